@@ -1,7 +1,9 @@
 """Sets one torch thread, and how processes share the suite.
 
 The networks of tests are too small for more than one thread, and threads that wait for each other are slow. Where processes
-share the suite, files stay whole, and one process alone starts Ray, before all else, which takes as long as the rest.
+share the suite, files stay whole, and two processes alone start Ray, before all else: one the files with tests on the shared
+head, which so starts once, and one the files whose tests start clusters of their own. These tests wait more than they compute,
+so there is one process more than there are cores; it yields to them.
 """
 
 import os
@@ -12,29 +14,46 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
+YIELDING = 10  # niceness of a process that runs other tests than those that start Ray
+
 pytest_plugins = ["pruneyard.testing.selection"]  # installed, an entry point does the same
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Returns two processes for whole folders, and none for single files, where starting them costs more than they save."""
-    return 2 if any(Path(argument).is_dir() for argument in config.args) else 0
+    """Returns three processes for whole folders, and none for single files, where starting them costs more than they save."""
+    return 3 if any(Path(argument).is_dir() for argument in config.args) else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a process that shares the suite: moves the tests that start Ray before the others, whose order stays."""
+    """In a process that shares the suite: moves the tests that start Ray before the others, whose order stays.
+
+    Raises `pytest.UsageError` if a test outside tests/integration starts Ray: it would start while two others do, and time out.
+    """
+    stray = [item.nodeid for item in items if item.get_closest_marker("ray") and "integration" not in item.path.parts]
+    if stray:
+        raise pytest.UsageError(f"tests that start Ray lie in tests/integration; these do not: {', '.join(stray)}")
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: "integration" not in item.path.parts)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Yields the processor, in a process that shares the suite, to tests that start Ray, whose waits are bounded."""
+    if hasattr(item.config, "workerinput") and "integration" not in item.path.parts and os.nice(0) == 0:
+        os.nice(YIELDING)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Returns a scheduler that gives whole files to processes, and all files that start Ray to one of them."""
+    """Returns a scheduler that gives whole files to processes, and the files that start Ray to two of them."""
     from xdist.scheduler import LoadScopeScheduling
 
     class WholeFiles(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "those that start Ray" if file.startswith("tests/integration/") else file
+            if not file.startswith("tests/integration/"):
+                return file
+            shared = "SharedHead" in (config.rootpath / file).read_text()
+            return "tests on the shared head" if shared else "tests that start clusters"
 
     return WholeFiles(config, log)

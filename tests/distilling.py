@@ -20,12 +20,12 @@ class Double:
 
     model: ModelBuilder
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         return self.model.build(image_shape=image_shape, num_classes=num_classes).double()
 
 
 class DoubleRealSet(RealSet):
-    """Whose images are in float64, so that all that is made of them is."""
+    """A real set whose images are in float64, so that everything computed from them is too."""
 
     def images(self, rows: Tensor) -> Tensor:
         return super().images(rows).double()
@@ -47,7 +47,7 @@ def context(seed: int = 0, *, double: bool = False, model: ModelBuilder | None =
 
 
 def states(method: Distiller, at: DistillContext, *, start: DistillState | None = None) -> list[DistillState]:
-    """At the start, and after every iteration."""
+    """Returns the states at the start and after every iteration."""
     found = [method.start(at) if start is None else start]
     for iteration in range(method.num_iterations):
         found.append(method.iterate(found[-1], iteration, at))

@@ -5,11 +5,11 @@ from functools import cache
 from pruneyard.orchestrator.spec.load import Spec, load_spec
 from pruneyard.orchestrator.spec.packaged import packaged_specs
 
-ASKING = ("calibrate-anything",)  # for a folder of results, which a user names
-COMPLETE = [name for name in packaged_specs() if name not in ASKING]
+NEED_A_FOLDER = ("calibrate-anything",)  # for a folder of results, which a user names
+COMPLETE = [name for name in packaged_specs() if name not in NEED_A_FOLDER]
 
 
 @cache
 def packaged(name: str) -> Spec:
-    """Loaded once for all tests of it."""
+    """Loads a packaged spec once for all tests."""
     return load_spec(name)

@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def picture(seed: int, *, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> np.ndarray:
-    """Random pixels: (height, width, 3) or (height, width) for a grey one; size: (width, height)."""
+    """Returns random pixels: (height, width, 3), or (height, width) for a grey one; size: (width, height)."""
     shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
@@ -22,7 +22,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def write_folder(root: Path, part: str, *, per_class: int, seed: int = 0, mode: str = "RGB") -> None:
-    """Pictures of the classes `bird` and `ant`; those of `bird` come first in time."""
+    """Writes images of the classes `bird` and `ant`; those of `bird` are older."""
     for number, name in enumerate(("bird", "ant")):
         folder = root / part / name
         folder.mkdir(parents=True)
@@ -42,6 +42,6 @@ def cells(num: int, *, first: int = 0) -> list[dict[str, Any]]:
 
 
 def expected(seeds: list[int], mode: str = "RGB") -> np.ndarray:
-    """(N, C, H, W)."""
+    """Returns the pixels of the images as sources read them: (N, C, H, W)."""
     stacked = np.stack([picture(seed, mode=mode) for seed in seeds])
     return stacked.transpose(0, 3, 1, 2) if mode == "RGB" else stacked[:, None]

@@ -1,11 +1,11 @@
 """Calibration error estimators against the true error, by the number of rows of the estimate.
 
-Rows are those of the oracle (5 classes, one rare, label noise), whose class probabilities are known. Two predictors are judged:
-the known probabilities themselves, whose true error is 0, and an over-confident one, whose log-probabilities are 1.6 times as
-large and blurred. The truth of a measure is its value on all rows with the known probability of being right in
-place of labels, so nothing is left to chance but what the pool of rows is. `individual` is the true error row by row, which
-no measure of confidences can see. Estimates are means and standard deviations over draws of rows and labels.
-Run: python tests/benchmarks/calibration_estimators.py PLOT.svg (or .png, .html). Some seconds.
+Rows are those of the oracle (5 classes, one rare, label noise), whose class probabilities are known. Two predictors are
+evaluated: the known probabilities themselves, whose true error is 0, and an over-confident one, whose log-probabilities are 1.6
+times as large and blurred. The true value of a metric is computed on all rows with the known probability of being right in
+place of labels, so only the choice of rows is random. `individual` is the true error row by row, which no metric of confidences
+alone can detect. Estimates are means and standard deviations over draws of rows and labels.
+Run: python tests/benchmarks/calibration_estimators.py PLOT.svg (or .png, .html). It takes some seconds.
 """
 
 import sys

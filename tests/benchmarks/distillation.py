@@ -9,7 +9,7 @@ of process time on one thread, which other work on the machine disturbs less tha
 `shared` is a step of IDC whose real gradients and network lie on disk from an earlier job, against one that computes them.
 
 Run: python tests/benchmarks/distillation.py [--compile] [--bfloat16] [METHOD ...].
-One JSON object a line. Compilation is not in the times; --bfloat16 is for first-order gradients.
+One JSON object a line. Times exclude compilation; --bfloat16 is for first-order gradients.
 """
 
 import json
@@ -134,7 +134,7 @@ class Plain:
         optimizer = torch.optim.SGD(
             self.network.parameters(), lr=of.lr, momentum=of.momentum, weight_decay=of.weight_decay
         )
-        for rows in _orders(pile.num_images, self.setting.rows, of.batch_size, generator):
+        for rows in _shuffled_rows(pile.num_images, self.setting.rows, of.batch_size, generator):
             images, labels = pile.batch(rows)
             images = self.setting.network_strategy.sample(generator, num=len(images))(images)
             targets = functional.one_hot(labels, CLASSES).to(images.dtype)
@@ -147,7 +147,7 @@ class Plain:
             loss.item()
 
 
-def _orders(num: int, rows: int, size: int, generator: torch.Generator) -> list[Tensor]:
+def _shuffled_rows(num: int, rows: int, size: int, generator: torch.Generator) -> list[Tensor]:
     batches: list[Tensor] = []
     while rows > 0:
         order = torch.randperm(num, generator=generator)[:rows]

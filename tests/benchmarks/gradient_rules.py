@@ -1,8 +1,8 @@
 """Cost and benefit of gradient rules: seconds per step and epoch relative to plain, and the remaining variance.
 
 Run: python tests/benchmarks/gradient_rules.py. One JSON line per case. Times are medians over rounds; a ratio compares two
-trainings of the same round, which alternate. `passes` is the ratio of counted FLOPs: what the times would be if only forward
-and backward passes cost.
+trainings of the same round, which alternate. `passes` is the ratio of counted FLOPs: the ratio of times if only forward
+and backward passes took time.
 """
 
 import json

@@ -36,9 +36,9 @@ def main(counts: list[int]) -> None:
         )
         validated = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            orders = make_plan(spec, RunFolder(Path(folder))).orders()
+            attempts = make_plan(spec, RunFolder(Path(folder))).attempts()
         told = {
-            "jobs": len(orders),
+            "jobs": len(attempts),
             "validate_s": round(validated - started, 2),
             "plan_s": round(time.process_time() - validated, 2),
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,

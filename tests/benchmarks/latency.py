@@ -5,12 +5,14 @@ is the median of the rounds' ratios. `dense` is the control: the same kernels on
 is the error of the measurement. One JSON object a line. Wants a quiet machine, and says how busy it was; with
 --cpu-time it counts the CPU seconds of its thread instead of the time that passes, which a busy machine leaves
 nearly as they are.
-Run: python tests/benchmarks/latency.py [--cpu-time] [MODEL ...], mlp and convnet by default, resnet20 on request.
+With --pattern masks are those of a pattern: constant_fan_in, or block of 8x8, where layers that do not fit stay dense.
+Run: python tests/benchmarks/latency.py [--cpu-time] [--pattern NAME] [MODEL ...]. Models are mlp, convnet and resnet20; the
+first two by default.
 """
 
+import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,14 +23,23 @@ from pruneyard.workloads.deploy.files import pack
 from pruneyard.workloads.deploy.format import Format
 from pruneyard.workloads.deploy.timing import compare, device_name, torch_threads
 from pruneyard.workloads.masks.distributions import active_counts
-from pruneyard.workloads.masks.masks import prunable_weights, random_masks
+from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
 from pruneyard.workloads.plugins import find, names
+from pruneyard.workloads.sparse.pattern import Pattern
+from pruneyard.workloads.sparse.patterns.block import Block
+from pruneyard.workloads.sparse.patterns.constant_fan_in import ConstantFanIn
+from pruneyard.workloads.sparse.patterns.unstructured import Unstructured
 
 CASES: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
     "mlp": ({"name": "mlp"}, (1, 28, 28)),
     "convnet": ({"name": "convnet"}, (3, 32, 32)),
     "resnet20": ({"name": "resnet20"}, (3, 32, 32)),
+}
+PATTERNS: dict[str, Pattern] = {
+    "unstructured": Unstructured(),
+    "constant_fan_in": ConstantFanIn(),
+    "block": Block(shape=(8, 8)),
 }
 DENSITIES = (0.1, 0.05, 0.02)
 BATCH_SIZES = (1, 128)
@@ -36,15 +47,17 @@ SPAN_S = 1.0
 Clock = Callable[[], float]
 
 
-def random_network(case: str, density: float) -> FinishedNetwork:
-    """A fresh network with ERK masks."""
+def random_network(case: str, density: float, pattern: Pattern) -> FinishedNetwork:
+    """Returns a fresh network with ERK masks in the pattern."""
     model, shape = CASES[case]
     fields = {key: value for key, value in model.items() if key != "name"}
     torch.manual_seed(0)
     network = find("models", model["name"])(**fields).build(image_shape=shape, num_classes=10)
-    weights = prunable_weights(network)
-    counts = active_counts({n: tuple(w.shape) for n, w in weights.items()}, density=density, rule="erk")
-    masks = random_masks(weights, counts, generator=torch.Generator().manual_seed(0))
+    shapes = {name: tuple(weight.shape) for name, weight in prunable_weights(network).items()}
+    shapes = {name: shape for name, shape in shapes.items() if not pattern.refusal(shape)}
+    counts = pattern.whole_counts(active_counts(shapes, density=density, rule="erk"), shapes)
+    generator = torch.Generator().manual_seed(0)
+    masks = {name: pattern.random_mask(shapes[name], count, generator=generator) for name, count in counts.items()}
     zeros, ones = (0.0,) * shape[0], (1.0,) * shape[0]
     blueprint = Blueprint(model=model, image_shape=shape, num_outputs=10, mean=zeros, std=ones)
     return FinishedNetwork.of(blueprint, weights=network.state_dict(), masks=masks)
@@ -68,7 +81,7 @@ def measured(form: str, network: FinishedNetwork, batch_size: int, clock: Clock)
     }
 
 
-def main(cases: list[str], clock: Clock) -> None:
+def main(cases: list[str], clock: Clock, pattern: str) -> None:
     """Prints one line for each network, density and batch size."""
     forms = [form for form in names("deploy.formats") if find("deploy.formats", form).device.type == "cpu"]
     print(
@@ -78,6 +91,7 @@ def main(cases: list[str], clock: Clock) -> None:
                 "torch": torch.__version__,
                 "threads": 1,
                 "clock": clock.__name__,
+                "pattern": pattern,
             }
         ),
         flush=True,
@@ -85,7 +99,7 @@ def main(cases: list[str], clock: Clock) -> None:
     with torch_threads(1):
         for case in cases:
             for density in DENSITIES:
-                network = random_network(case, density)
+                network = random_network(case, density, PATTERNS[pattern])
                 dense_kb = len(pack(network, network.network.state_dict(), format="dense")) / 1e3
                 promised = network.dense_forward_flops / network.forward_flops
                 for batch_size in BATCH_SIZES:
@@ -96,5 +110,9 @@ def main(cases: list[str], clock: Clock) -> None:
 
 
 if __name__ == "__main__":
-    chosen = [word for word in sys.argv[1:] if not word.startswith("--")] or ["mlp", "convnet"]
-    main(chosen, time.thread_time if "--cpu-time" in sys.argv else time.perf_counter)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("models", nargs="*", default=["mlp", "convnet"])
+    parser.add_argument("--cpu-time", action="store_true")
+    parser.add_argument("--pattern", choices=list(PATTERNS), default="unstructured")
+    options = parser.parse_args()
+    main(options.models, time.thread_time if options.cpu_time else time.perf_counter, options.pattern)

@@ -23,6 +23,7 @@ from pruneyard.orchestrator.early_stopping.asha_median import load_early_stopper
 from pruneyard.orchestrator.execution.capacity import max_concurrent_trials
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.planning.preflight import load_data
 from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.ray_backend.study import run_study
 from pruneyard.orchestrator.spec.load import Spec, load_spec
@@ -57,15 +58,15 @@ def trivial_spec(num_trials: int) -> Spec:
 
 def run_whole(spec: Spec, joined: Session, folder: RunFolder, monitor: Monitor) -> tuple[float, float]:
     """When it began and ended, by `time.perf_counter`."""
-    orders = make_plan(spec, folder).orders()
-    monitor.expect(orders)
+    attempts = make_plan(spec, folder).attempts()
+    monitor.expect(attempts)
     started = time.perf_counter()
     run_study(
-        orders,
+        attempts,
         study=spec.name,
         folder=folder,
         resources=spec.stages[0].header.resources,
-        data={source: source.load() for source in {order.job.workload.data for order in orders}},
+        data=load_data([planned.job for planned in attempts]),
         session=joined,
         monitor=monitor,
         stop=StopRequest(folder.path / ".stop"),
@@ -76,13 +77,13 @@ def run_whole(spec: Spec, joined: Session, folder: RunFolder, monitor: Monitor) 
     )
     ended = time.perf_counter()
     statuses = Store(folder).statuses()
-    assert len(statuses) == len(orders)
+    assert len(statuses) == len(attempts)
     assert {status for status, _ in statuses.values()} == {Status.COMPLETED}
     return started, ended
 
 
 def run_ours(spec: Spec, joined: Session, folder: RunFolder) -> float:
-    """Seconds per trial, from orders to records on disk."""
+    """Returns the seconds per trial, from planned attempts to records on disk."""
     num_trials = len(spec.jobs)
     started, ended = run_whole(spec, joined, folder, Monitor(total=num_trials, num_already_done=0))
     return (ended - started) / num_trials
@@ -103,19 +104,19 @@ def one_after_the_other(table: Mapping[str, Any], scratch: Path) -> float:
 
 def run_plain(spec: Spec, joined: Session, scratch: Path, *, reuse: bool) -> float:
     """Seconds per trial of a function trainable that does the same training and reports one number."""
-    orders = make_plan(spec, RunFolder(scratch)).orders()
-    data = {"digits": ray.put(orders[0].job.workload.data.load())}
+    attempts = make_plan(spec, RunFolder(scratch)).attempts()
+    data = {"digits": ray.put(attempts[0].job.workload.data.load())}
 
-    def trial(config: dict[str, Any], orders: list[PlannedAttempt], data: dict[str, ray.ObjectRef]) -> None:
+    def trial(config: dict[str, Any], attempts: list[PlannedAttempt], data: dict[str, ray.ObjectRef]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             context = Context(checkpoints=NoCheckpoints(Path(folder)), load_data=lambda _: ray.get(data["digits"]))
-            for progress in orders[config["index"]].job.workload.run(context):
+            for progress in attempts[config["index"]].job.workload.run(context):
                 metrics = {f"{m.split}/{m.name}": m.value for m in progress.metrics}
         tune.report(metrics)
 
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trial, orders=orders, data=data), {"cpu": 1}),
-        param_space={"index": tune.grid_search(list(range(len(orders))))},
+        tune.with_resources(tune.with_parameters(trial, attempts=attempts, data=data), {"cpu": 1}),
+        param_space={"index": tune.grid_search(list(range(len(attempts))))},
         tune_config=tune.TuneConfig(
             reuse_actors=reuse,
             max_concurrent_trials=max_concurrent_trials(spec.stages[0].header.resources, joined.nodes),
@@ -126,7 +127,7 @@ def run_plain(spec: Spec, joined: Session, scratch: Path, *, reuse: bool) -> flo
     results = tuner.fit()
     elapsed = time.perf_counter() - started
     assert results.num_errors == 0
-    return elapsed / len(orders)
+    return elapsed / len(attempts)
 
 
 class NoCheckpoints(CheckpointFolder):

@@ -1,7 +1,7 @@
 """Peak memory of a training under every sparse method at density 0.1 (N:M: 0.5) relative to dense, same network.
 
 Each in a process of its own: how far its resident memory grows from before the network is built to the last evaluation
-before the end. The network is large and the batch small, so that weights, gradients, momenta and masks are what is measured.
+before the end. The network is large and the batch small, so that weights, gradients, momenta and masks take most of the memory.
 Run: python tests/benchmarks/peak_memory.py [METHOD ...], all methods by default.
 """
 

@@ -1,10 +1,10 @@
 """Where scheduling breaks first at 1,000 GPUs and 100,000 trials: a discrete-event simulation with measured overheads.
 
-Every GPU runs trial after trial. A trial starts when the driver has dealt with its start, computes up to its next evaluation,
-writes, reports, and goes on when the driver has dealt with the report: so the driver is one server with one queue, and the
-storage's metadata another, with as many operations at a time as it takes. Overheads are those of `--measure` on this machine;
-the driver's grow with the trials it has seen, by the slope that was measured. What is not measured is an assumption and is
-called so. Run: python tests/benchmarks/scheduling_simulation.py PLOT.svg (about 5 minutes), or with --measure (some more).
+Every GPU runs trial after trial. A trial starts when the driver has handled its start, computes up to its next evaluation,
+writes, reports, and resumes when the driver has handled the report: so the driver is one server with one queue, and the
+storage's metadata another, with as many concurrent operations as it allows. Overheads are those of `--measure` on this machine;
+the driver's grow with the trials it has seen, by the slope that was measured. What is not measured is an assumption, and the
+output says so. Run: python tests/benchmarks/scheduling_simulation.py PLOT.svg (about 5 minutes), or with --measure (longer).
 """
 
 import heapq
@@ -32,7 +32,7 @@ class Overheads:
 
     driver_trial: of the driver for the start and the end of a trial; driver_growth: more of it per trial seen before.
     driver_report: of the driver for one report in between.
-    judge: for one decision, with its line on disk; 0 without a scheduler.
+    decision: of the scheduler, with its line on disk; 0 without a scheduler.
     worker: of a GPU's process between two trials, in which nothing is computed.
     files: written per trial. metadata_rate: creations and renames a second that a shared folder takes: assumed.
     """
@@ -40,7 +40,7 @@ class Overheads:
     driver_trial: float
     driver_growth: float
     driver_report: float
-    judge: float = 0.0
+    decision: float = 0.0
     worker: float
     files: int
     metadata_rate: float = 2_000.0
@@ -58,7 +58,7 @@ class Found:
 
 
 class Server:
-    """Deals with one thing after the other, in the order in which they came."""
+    """Serves one request after the other, in order of arrival."""
 
     def __init__(self) -> None:
         self.free_at, self.worked = 0.0, 0.0
@@ -117,7 +117,7 @@ def simulate(
             seen[driver] += 1
             started = server[driver].done_at(now, work) + costs.worker
         else:
-            started = server[driver].done_at(now, costs.driver_report + costs.judge)
+            started = server[driver].done_at(now, costs.driver_report + costs.decision)
         evaluations -= 1
         computed += between
         heapq.heappush(events, (started + between, gpu, evaluations or STORES, between))
@@ -157,7 +157,7 @@ def measured() -> Overheads:
         of_often, _ = driver_seconds(often, joined, scratch / "often")
         jobs = often.jobs
         scheduler = Scheduler(name="asha", metric="val/accuracy", mode="max")
-        decides = load_early_stopper(scheduler, jobs, RunFolder(scratch / "judged"))
+        decides = load_early_stopper(scheduler, jobs, RunFolder(scratch / "decisions"))
         started = time.perf_counter()
         for place, job in enumerate(jobs):
             decides.on_result(job.key, share=0.1, value=place % 17 / 17)
@@ -167,7 +167,7 @@ def measured() -> Overheads:
         driver_trial=max(of_few - growth * few / 2, 0.0),
         driver_growth=growth,
         driver_report=max(0.0, (of_often - of_few) / (evaluations - 1)),
-        judge=deciding,
+        decision=deciding,
         worker=max(0.0, wall * joined.cpus - of_many),
         files=round(files),
     )
@@ -175,7 +175,7 @@ def measured() -> Overheads:
 
 # By --measure on two cores with other work beside it; from 200 to 1,000 trials the driver's time did not grow.
 MEASURED = Overheads(
-    driver_trial=0.0129, driver_growth=0.0, driver_report=0.0019, judge=0.0005, worker=0.066, files=10
+    driver_trial=0.0129, driver_growth=0.0, driver_report=0.0019, decision=0.0005, worker=0.066, files=10
 )
 
 
@@ -191,7 +191,7 @@ class Scenario:
 
 def scenarios(costs: Overheads) -> list[Scenario]:
     """What is compared."""
-    plain = replace(costs, judge=0.0)
+    plain = replace(costs, decision=0.0)
     return [
         Scenario(name="one study", overheads=plain),
         Scenario(name="the same under asha", overheads=costs),

@@ -1,9 +1,9 @@
 """Cost and benefit of several workers: a step of two against a step of one at equal global batch, and the start of a Train run.
 
-The loop: the same training by one process and by two ranks over gloo on loopback, one thread each, in rounds that alternate; the
-ratio is the median of the rounds' ratios of training time. The start: a study on Ray of one job of two workers, from its order to
-its first evaluation and from its last one to its record, against one worker in a process that is there already. With --loop the
-first alone. Run: python tests/benchmarks/several_workers.py [--loop]
+The loop: the same training by one process and by two ranks over gloo on loopback, one thread each, in rounds that alternate;
+the ratio is the median of the rounds' ratios of training time. The start: a study on Ray of one job of two workers, from its
+submission to its first evaluation and from its last evaluation to its record, against one worker in a process that already
+runs. With --loop, only the loop is measured. Run: python tests/benchmarks/several_workers.py [--loop]
 """
 
 import json
@@ -89,7 +89,7 @@ def loops(folder: Path) -> None:
 
 
 def timed_study(joined: Session, folder: RunFolder, workers: int) -> tuple[float, float, float]:
-    """Seconds from the order to the first evaluation, of training between the two, and from the last one to the record."""
+    """Returns the seconds from submission to the first evaluation, of training, and from the last evaluation to the record."""
     spec = load_spec(
         {
             "name": "start",

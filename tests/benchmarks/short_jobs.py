@@ -1,8 +1,8 @@
-"""Calibrations of stored outputs per second, from orders to records and artifacts on disk, against writing them one by one.
+"""Calibrations of stored outputs per second, from planned attempts to records and artifacts on disk, against one job at a time.
 
-Networks are trained on drawn pictures first, then every job fits a temperature on the stored outputs of one of them and judges
-it by all metrics. The two ways take turns in this process; with --ray the same jobs also run on a Ray cluster of this machine,
-all of its cores at once. Beside wall time stands processor time, which other work on the machine disturbs less.
+Networks are trained on generated images first, then every job fits a temperature on the stored outputs of one of them and
+evaluates it by all metrics. The two ways take turns in this process; with --ray the same jobs also run on a Ray cluster of this
+machine, all of its cores at once. Beside wall time stands processor time, which other work on the machine disturbs less.
 Run: python tests/benchmarks/short_jobs.py [--rows 10000] [--ray]
 """
 
@@ -56,22 +56,24 @@ def train(folder: Path, *, num_rows: int, num_networks: int) -> None:
     assert run(table, folder, local=True).exit_code == 0
 
 
-def orders_of(networks: Path, out: Path, **axes: Sequence[Any]) -> list[PlannedAttempt]:
+def attempts_of(networks: Path, out: Path, **axes: Sequence[Any]) -> list[PlannedAttempt]:
     """One for every network and value of the axes, ready to be run."""
     table = {"name": "calibrations", "kind": "calibrate", "input": {"from": str(networks)}, "grid": axes}
     folder = RunFolder(out)
-    orders = make_plan(load_spec(table), folder).orders()
-    ready = [replace(order, job=replace(order.job, workload=locate_upstream(order.job.workload, folder))) for order in orders]
+    attempts = make_plan(load_spec(table), folder).attempts()
+    ready = [
+        replace(planned, job=replace(planned.job, workload=locate_upstream(planned.job.workload, folder))) for planned in attempts
+    ]
     return order_by_parents(ready)
 
 
-def seconds_per_job(orders: Sequence[PlannedAttempt], out: Path, way: Callable[..., object]) -> tuple[float, float]:
+def seconds_per_job(attempts: Sequence[PlannedAttempt], out: Path, way: Callable[..., object]) -> tuple[float, float]:
     """Wall time of one way to run them, and processor time of this process."""
-    monitor = Monitor(total=len(orders), num_already_done=0)
-    monitor.expect(list(orders))
+    monitor = Monitor(total=len(attempts), num_already_done=0)
+    monitor.expect(list(attempts))
     started, computed = time.perf_counter(), time.process_time()
     way(
-        orders,
+        attempts,
         study="calibrations",
         folder=RunFolder(out),
         resources=Resources(),
@@ -80,18 +82,18 @@ def seconds_per_job(orders: Sequence[PlannedAttempt], out: Path, way: Callable[.
         stop=StopRequest(out / ".stop"),
         show=lambda: None,
         fail_fast=False,
-        early_stopper=load_early_stopper(Scheduler(), [order.job for order in orders], RunFolder(out)),
+        early_stopper=load_early_stopper(Scheduler(), [planned.job for planned in attempts], RunFolder(out)),
     )
     elapsed, computed = time.perf_counter() - started, time.process_time() - computed
     statuses = Store(RunFolder(out)).statuses()
-    assert [statuses[order.job.key][0] for order in orders] == [Status.COMPLETED] * len(orders)
-    return elapsed / len(orders), computed / len(orders)
+    assert [statuses[planned.job.key][0] for planned in attempts] == [Status.COMPLETED] * len(attempts)
+    return elapsed / len(attempts), computed / len(attempts)
 
 
-def one_by_one(orders: Sequence[PlannedAttempt], **given: Any) -> None:
+def one_by_one(attempts: Sequence[PlannedAttempt], **given: Any) -> None:
     """Every job written as it ends."""
     with patch("pruneyard.orchestrator.artifacts.write_buffer.MAX_BUFFERED_S", 0.0):
-        run_local(orders, **given)
+        run_local(attempts, **given)
 
 
 def main() -> None:
@@ -112,11 +114,11 @@ def main() -> None:
             ways["on ray"] = partial(run_study, session=stack.enter_context(session()), shared={})
         found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for number in range(given.rounds + 1):
-            for way, run_orders in ways.items():
+            for way, run_attempts in ways.items():
                 out = Path(scratch) / f"{way}-{number}"
                 out.mkdir()
-                orders = orders_of(networks, out, method=["temperature"], num_bins=list(range(10, 10 + given.each)))
-                found[way].append(seconds_per_job(orders, out, run_orders))
+                attempts = attempts_of(networks, out, method=["temperature"], num_bins=list(range(10, 10 + given.each)))
+                found[way].append(seconds_per_job(attempts, out, run_attempts))
         wall = {way: statistics.median(wall_s for wall_s, _ in each[1:]) for way, each in found.items()}  # the first warms up
         used = {way: statistics.median(used_s for _, used_s in each[1:]) for way, each in found.items() if way != "on ray"}
         told = {

@@ -1,6 +1,6 @@
 """From `pruneyard submit` to the first step of a training, against a bare job of Ray's and against `pruneyard run`.
 
-All on one head that is already up. The first step is when the first trial began, by its record; a bare job has begun when its
+All use one head that already runs. The first step is when the first trial began, by its record; a bare job has begun when its
 one line of Python runs, in the same environment and with the same working directory shipped.
 Run: python tests/benchmarks/submission.py [REPETITIONS], 3 by default; a quarter of a minute each.
 """

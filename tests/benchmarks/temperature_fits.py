@@ -1,7 +1,7 @@
 """Temperature fits per minute on one core, of 10,000 x 10 logits, against common ways to find the same temperature.
 
-Each way is first asked for T at several scales of the same logits, so that it is seen which of them find it. Times are
-processor time at scale 2.5, so that others on the machine matter little; ways alternate; a number is the median of the rounds'.
+Each first fits T at several scales of the same logits, which shows which of them find it. Times are processor time at scale
+2.5, which other work on the machine disturbs little; the ways alternate, and a number is the median over rounds.
 Run: OMP_NUM_THREADS=1 python tests/benchmarks/temperature_fits.py [--rows 10000] [--classes 10] [--rounds 15]
 """
 

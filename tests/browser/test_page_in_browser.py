@@ -47,7 +47,7 @@ pytestmark = [
 
 @contextmanager
 def open_browser(profile: Path, *, scripts: bool = True):
-    """A fresh Chromium that records its console and every request, and reaches no network."""
+    """Starts a fresh Chromium that records its console and every request, and reaches no network."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
@@ -78,7 +78,7 @@ def started(tmp_path_factory):
 
 @pytest.fixture
 def browser(started):
-    """The browser of all tests, with an empty page, console and list of requests."""
+    """Returns the browser of all tests, with an empty page, console and list of requests."""
     started.get("about:blank")
     started.get_log("browser")
     started.get_log("performance")
@@ -86,7 +86,7 @@ def browser(started):
 
 
 def show(browser, page, *, width, scheme="light"):
-    """Open the page in a window of that width, tall enough for all of it, and wait for every chart."""
+    """Opens the page in a window of that width, tall enough for all of it, and waits for every chart."""
     emulate(browser, scheme=scheme)
     resize(browser, width, 1200)
     browser.get(page.as_uri())
@@ -110,7 +110,7 @@ def resize(browser, width, height):
 
 
 def requests(browser):
-    """Addresses of everything that the browser asked for."""
+    """Returns the addresses of everything that the browser requested."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
@@ -180,7 +180,7 @@ def test_without_scripts_stills_and_tables_are_shown_and_papers_numbers_open(pag
 
 @pytest.fixture(scope="module")
 def wide_page(tmp_path_factory):
-    """A study that differs in so many settings that its summary is wider than a window."""
+    """Writes a study that differs in so many settings that its summary is wider than a window."""
     folder = tmp_path_factory.mktemp("wide")
     for number in range(6):
         settings = {f"setting_number_{place}": number * place for place in range(1, 13)}
@@ -213,7 +213,7 @@ def test_a_wide_summary_scrolls_in_its_box_with_its_first_columns_in_sight(brows
 
 @pytest.fixture(scope="module")
 def trust_page(tmp_path_factory):
-    """Calibrate runs with all that they can leave."""
+    """Writes calibrate runs with everything that they can report."""
     folder = tmp_path_factory.mktemp("trust")
     write_chain(folder)
     return write_page([folder], folder / "report.html")

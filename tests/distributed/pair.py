@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import Any
 
 SIZE = 2
-PATIENCE_S = 120.0  # for an answer; a case takes a second or two, the first one more
+TIMEOUT_S = 120.0  # for a result; a case takes a second or two, the first one longer
 PRELOADED = ["torch._dynamo", "torch.distributed", "pruneyard.workloads.training.loop", "pruneyard.workloads.data.sources.digits"]
 
 
 class RankFailedError(Exception):
-    """What a rank raised, with its traceback."""
+    """The error of a rank, with its traceback."""
 
 
 class Pair:
-    """Both ranks get the same request; a pair that failed cannot be used again."""
+    """Two ranks that get the same requests; a pair that failed cannot be used again."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: of this pair alone; the ranks meet in a file of it."""
+        """folder: of this pair alone; the rendezvous of the ranks is a file in it."""
         context = multiprocessing.get_context("forkserver")  # one process imports for all pairs
         context.set_forkserver_preload(PRELOADED)
         self._pipes: list[Connection] = []
         self._processes = []
         for rank in range(SIZE):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, folder / "meeting", theirs), daemon=True)
+            process = context.Process(target=_serve, args=(rank, folder / "rendezvous", theirs), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -39,43 +39,43 @@ class Pair:
 
     @property
     def alive(self) -> bool:
-        """Whether both wait or work."""
+        """Returns whether both processes are alive."""
         return all(process.is_alive() for process in self._processes)
 
-    def begin(self, act: Callable[..., Any], *arguments: Any) -> None:
+    def begin(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Starts a module-level function on both ranks."""
         for pipe in self._pipes:
-            pipe.send((act, arguments))
+            pipe.send((function, arguments))
 
     def end(self) -> list[Any]:
-        """What the ranks returned, in their order. Raises `RankFailedError`, after killing both, or `TimeoutError`."""
-        answers: dict[int, Any] = {}
-        until = time.monotonic() + PATIENCE_S
-        while len(answers) < SIZE:
-            missing = [rank for rank in range(SIZE) if rank not in answers]
-            ready = wait([self._pipes[rank] for rank in missing], timeout=max(0.0, until - time.monotonic()))
+        """Returns the results of both ranks, by rank. Raises `RankFailedError`, after killing both, or `TimeoutError`."""
+        results: dict[int, Any] = {}
+        deadline = time.monotonic() + TIMEOUT_S
+        while len(results) < SIZE:
+            missing = [rank for rank in range(SIZE) if rank not in results]
+            ready = wait([self._pipes[rank] for rank in missing], timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
                 self.kill()
-                raise TimeoutError(f"ranks {missing} did not answer within {PATIENCE_S} s")
+                raise TimeoutError(f"ranks {missing} did not answer within {TIMEOUT_S} s")
             for rank in missing:
                 if self._pipes[rank] in ready:
-                    answers[rank] = self._answer_of(rank)
-        return [answers[rank] for rank in range(SIZE)]
+                    results[rank] = self._receive(rank)
+        return [results[rank] for rank in range(SIZE)]
 
-    def run(self, act: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Both."""
-        self.begin(act, *arguments)
+    def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Runs a module-level function on both ranks; returns their results."""
+        self.begin(function, *arguments)
         return self.end()
 
-    def _answer_of(self, rank: int) -> Any:
+    def _receive(self, rank: int) -> Any:
         try:
-            failed, answer = self._pipes[rank].recv()
+            failed, result = self._pipes[rank].recv()
         except EOFError:
-            failed, answer = True, "it ended without a word"
+            failed, result = True, "it ended without a result"
         if failed:
             self.kill()
-            raise RankFailedError(f"rank {rank}: {answer}")
-        return answer
+            raise RankFailedError(f"rank {rank}: {result}")
+        return result
 
     def kill(self) -> None:
         """Ends both processes at once, wherever they are."""
@@ -87,8 +87,8 @@ class Pair:
             pipe.close()
 
 
-def _serve(rank: int, meeting: Path, pipe: Connection) -> None:
-    """The life of one rank."""
+def _serve(rank: int, rendezvous: Path, pipe: Connection) -> None:
+    """Runs one rank: executes the functions that it receives."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     import torch
     import torch.distributed as dist
@@ -96,14 +96,14 @@ def _serve(rank: int, meeting: Path, pipe: Connection) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{meeting}",
+        init_method=f"file://{rendezvous}",
         rank=rank,
         world_size=SIZE,
-        timeout=timedelta(seconds=PATIENCE_S / 2),
+        timeout=timedelta(seconds=TIMEOUT_S / 2),
     )
     while True:
-        act, arguments = pipe.recv()
+        function, arguments = pipe.recv()
         try:
-            pipe.send((False, act(*arguments)))
+            pipe.send((False, function(*arguments)))
         except Exception:
             pipe.send((True, traceback.format_exc()))

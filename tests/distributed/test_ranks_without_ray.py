@@ -33,8 +33,8 @@ SPEC: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of two workers."""
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs the study with two workers; returns its results."""
     if (os.cpu_count() or 1) < 2:
         pytest.skip("two workers want two CPUs")
     folder = tmp_path_factory.mktemp("together")
@@ -43,7 +43,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tensors(folder: Path) -> dict[str, np.ndarray]:
-    """Weights and masks of the folder's only run."""
+    """Returns weights and masks of the only run in the folder."""
     (key,) = Results(folder).runs()["run_key"]
     artifact = RunFolder(folder).artifact(key)
     return {
@@ -54,7 +54,7 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def values(folder: Path) -> list[Any]:
-    """Every metric of the newest attempt."""
+    """Returns every metric of the newest attempt."""
     metrics = Results(folder).metrics()
     newest = metrics[metrics["attempt"] == metrics["attempt"].max()]
     return (
@@ -62,35 +62,35 @@ def values(folder: Path) -> list[Any]:
     )
 
 
-def test_two_workers_make_what_one_makes_and_run_nothing_twice(together: Path, tmp_path: Path) -> None:
-    alone = run(SPEC, tmp_path, overrides={"resources.workers": 1}, local=True)
-    for name, found in tensors(together).items():
+def test_two_workers_make_what_one_makes_and_run_nothing_twice(two_workers: Path, tmp_path: Path) -> None:
+    single = run(SPEC, tmp_path, overrides={"resources.workers": 1}, local=True)
+    for name, found in tensors(two_workers).items():
         if found.dtype == bool:
             assert np.array_equal(found, tensors(tmp_path)[name]), name
         else:
             np.testing.assert_allclose(found, tensors(tmp_path)[name], rtol=1e-3, atol=1e-4, err_msg=name)
-    assert list(Results(together).runs()["num_workers"]) == [2]
-    assert list(alone.runs()["num_workers"]) == [1]
-    again = run(SPEC, tmp_path, local=True)
-    assert list(again.runs()["num_workers"]) == [1], "a finished run of one worker is as good as one of two"
-    assert list(again.runs()["attempt"]) == [1]
+    assert list(Results(two_workers).runs()["num_workers"]) == [2]
+    assert list(single.runs()["num_workers"]) == [1]
+    second_call = run(SPEC, tmp_path, local=True)
+    assert list(second_call.runs()["num_workers"]) == [1], "a finished run of one worker is as good as one of two"
+    assert list(second_call.runs()["attempt"]) == [1]
 
 
-def when(fact: Callable[[], bool], act: Callable[[], object]) -> threading.Thread:
-    """Acts as soon as the condition holds, while a study runs in the main thread."""
+def call_when(condition: Callable[[], bool], function: Callable[[], object]) -> threading.Thread:
+    """Calls a function as soon as a condition holds, while a study runs in the main thread."""
 
-    def watch() -> None:
-        until = time.monotonic() + WITHIN_S
-        while not fact() and time.monotonic() < until:
+    def wait_and_call() -> None:
+        deadline = time.monotonic() + WITHIN_S
+        while not condition() and time.monotonic() < deadline:
             time.sleep(0.005)
-        act()
+        function()
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=wait_and_call, daemon=True)
     thread.start()
     return thread
 
 
-def came_to(folder: Path, step: int) -> bool:
+def has_checkpoint(folder: Path, step: int) -> bool:
     """Returns whether a checkpoint of that step or a later one exists."""
     return any(
         int(path.name.removeprefix("step-")) >= step for path in folder.glob("artifacts/*/checkpoints/step-*")
@@ -98,24 +98,24 @@ def came_to(folder: Path, step: int) -> bool:
 
 
 def ranks() -> list[psutil.Process]:
-    """Those below this process, which may have other children."""
+    """Returns the ranks below this process, which may have other children."""
     return [child for child in psutil.Process().children() if "local_backend.worker_processes" in " ".join(child.cmdline())]
 
 
 def kill_a_rank() -> None:
-    """The one that was started last."""
+    """Kills the rank that was started last."""
     max(ranks(), key=psutil.Process.create_time).kill()
 
 
 def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_uninterrupted_one(
-    together: Path, tmp_path: Path
+    two_workers: Path, tmp_path: Path
 ) -> None:
     stopped = []
 
-    def stop() -> None:
-        when(lambda: came_to(tmp_path, 12), lambda: stopped.append(os.kill(os.getpid(), signal.SIGINT)))
+    def interrupt_later() -> None:
+        call_when(lambda: has_checkpoint(tmp_path, 12), lambda: stopped.append(os.kill(os.getpid(), signal.SIGINT)))
 
-    when(lambda: came_to(tmp_path, 4), lambda: (kill_a_rank(), stop()))
+    call_when(lambda: has_checkpoint(tmp_path, 4), lambda: (kill_a_rank(), interrupt_later()))
     with pytest.raises(GracefulInterrupt):
         run(SPEC, tmp_path, local=True)
     assert stopped
@@ -126,10 +126,10 @@ def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_uninterrupted_o
     assert list(attempts["status"]) == ["FAILED", "INTERRUPTED", "COMPLETED"]
     assert "died, with status -9" in attempts["error"].iloc[0]
     assert set(attempts["num_workers"]) == {2}
-    undisturbed = tensors(together)
+    expected = tensors(two_workers)
     for name, found in tensors(tmp_path).items():
-        assert found.tobytes() == undisturbed[name].tobytes(), name
-    assert values(tmp_path) == values(together)
+        assert found.tobytes() == expected[name].tobytes(), name
+    assert values(tmp_path) == values(two_workers)
 
 
 def test_generations_of_two_workers_breed_as_those_of_one(tmp_path: Path) -> None:
@@ -143,10 +143,10 @@ def test_generations_of_two_workers_breed_as_those_of_one(tmp_path: Path) -> Non
         "quantile": 0.4,
         "space": {"optimizer.lr": {"low": 1.0e-4, "high": 1.0, "log": True}},
     }
-    bred = {**SPEC, "budget": {"steps": 30, "batch_size": 64}, "search": search}
+    pbt_spec = {**SPEC, "budget": {"steps": 30, "batch_size": 64}, "search": search}
     found = []
     for workers in (1, 2):
-        results = run(bred, tmp_path / str(workers), overrides={"resources.workers": workers}, local=True)
+        results = run(pbt_spec, tmp_path / str(workers), overrides={"resources.workers": workers}, local=True)
         assert results.exit_code == 0
         runs = results.runs().set_index("run_key")
         assert set(runs["num_workers"]) == {workers}
@@ -156,6 +156,6 @@ def test_generations_of_two_workers_breed_as_those_of_one(tmp_path: Path) -> Non
     one, two = found
     assert len(one) == 6
     assert sorted(step for _, step, _ in one.values()) == [15] * 3 + [30] * 3
-    assert {key: told[:2] for key, told in one.items()} == {key: told[:2] for key, told in two.items()}
+    assert {key: result[:2] for key, result in one.items()} == {key: result[:2] for key, result in two.items()}
     for key, (_, _, nll) in one.items():
         assert two[key][2] == pytest.approx(nll, rel=1e-3, abs=1e-4)

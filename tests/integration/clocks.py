@@ -20,16 +20,16 @@ time.sleep = sleep
 
 
 class Clock:
-    """A clock at the last set offset from that of the machine, for processes that use it; durations stay right."""
+    """A clock at a settable offset from the machine's, for processes that use it; durations stay right."""
 
     def __init__(self, folder: Path) -> None:
         self._file, self._site = folder / "clock", folder / "clock-site"
-        self._site.mkdir()
+        self._site.mkdir(parents=True)
         self._site.joinpath("sitecustomize.py").write_text(SLEEP)
         self.set(0)
 
-    def told(self, env: Mapping[str, str]) -> dict[str, str]:
-        """The environment of such a process, which would have this one otherwise."""
+    def environment(self, env: Mapping[str, str]) -> dict[str, str]:
+        """Returns the environment of a process that uses this clock and has `env` otherwise."""
         path = os.pathsep.join([str(self._site), *filter(None, [env.get("PYTHONPATH")])])
         return {
             **env,
@@ -41,7 +41,7 @@ class Clock:
         }
 
     def set(self, days: int) -> None:
-        """Forth or back, at once."""
-        aside = self._file.with_suffix(".new")
-        aside.write_text(f"{days:+d}d")
-        aside.replace(self._file)
+        """Sets the clock so many days ahead of the machine's, or behind it, for running processes too."""
+        new_file = self._file.with_suffix(".new")
+        new_file.write_text(f"{days:+d}d")
+        new_file.replace(self._file)

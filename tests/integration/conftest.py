@@ -9,26 +9,26 @@ from pathlib import Path
 import pytest
 import yaml_spec
 from driving import Driver, driving
+from fork_server import ForkServer
 from installs import build_wheel, install, write_hostile
-from object_store import BUCKET, ObjectStore, environment, object_store
-from preloaded import ForkServer
+from object_store import BUCKET, ObjectStore, environment_variables, object_store
 from shared_head import SharedHead, shared_head
 
 from pruneyard.reports.objects import ObjectPath
 
 PLUGINS = {
     "calibrate.methods.fatal": "foreign_plugins.fatal",
-    "schedules.greedy": "foreign_plugins.greedy",
-    "schedules.lopsided": "foreign_plugins.lopsided",
-    "schedules.patient": "foreign_plugins.patient",
-    "sparse.methods.soiling": "foreign_plugins.soiling",
-    "sparse.methods.witness": "foreign_plugins.witness",
+    "schedules.failing_rank": "foreign_plugins.failing_rank",
+    "schedules.memory_hog": "foreign_plugins.memory_hog",
+    "schedules.slow_cosine": "foreign_plugins.slow_cosine",
+    "sparse.methods.polluting": "foreign_plugins.polluting",
+    "sparse.methods.state_recorder": "foreign_plugins.state_recorder",
 }
 
 
 @pytest.fixture(scope="session")
 def plugin_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as site-packages is after `pip install foreign-plugins`."""
+    """Returns a folder that looks like site-packages after `pip install foreign-plugins`."""
     site = tmp_path_factory.mktemp("site")
     shutil.copytree(
         Path(__file__).parent / "foreign_plugins",
@@ -45,9 +45,9 @@ def plugin_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def env(plugin_site: Path) -> Iterator[dict[str, str]]:
-    """The user's environment, with the plug-ins installed and Ray's scratch folder where it is swept.
+    """Yields the user's environment, with the plug-ins installed and a temporary folder for Ray, which is removed afterwards.
 
-    Its path must be short: sockets lie in it.
+    The path of that folder must be short, because sockets lie in it.
     """
     scratch = tempfile.mkdtemp(prefix="yard")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PRUNEYARD_", "PYTEST_"))}
@@ -62,20 +62,20 @@ def env(plugin_site: Path) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def head(env: dict[str, str]) -> Iterator[SharedHead]:
-    """The Ray head of all tests that leave it as it is."""
+    """Yields the Ray head that all tests share which do not change it."""
     with shared_head(env) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout."""
+    """Builds the wheel of this checkout."""
     return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")
 def wheel_site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which that wheel is installed."""
+    """Returns a folder into which that wheel is installed."""
     target = tmp_path_factory.mktemp("installed") / "site"
     install(wheel, target)
     return target
@@ -83,7 +83,7 @@ def wheel_site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["as the tests import it", pytest.param("wheel", marks=pytest.mark.slow)])
 def installed(request: pytest.FixtureRequest, env: dict[str, str]) -> dict[str, str]:
-    """An environment with the package as it is installed here, which is editable, or from the wheel, in the folder `$WHEEL`."""
+    """Returns an environment with the package as it is installed here, or from the wheel in the folder `$WHEEL`."""
     if request.param != "wheel":
         return env
     site = str(request.getfixturevalue("wheel_site"))
@@ -92,41 +92,41 @@ def installed(request: pytest.FixtureRequest, env: dict[str, str]) -> dict[str, 
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """A folder of a user whose modules have the names of our folders and raise when they are imported."""
+    """Returns a user's folder whose modules have the names of our folders and raise when they are imported."""
     return write_hostile(tmp_path / "hostile")
 
 
 @pytest.fixture(scope="session")
 def object_server() -> Iterator[ObjectStore]:
-    """An object store that is not in the default environment."""
+    """Yields an object store; the environment of this process does not name it."""
     with object_store() as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def store(object_server: ObjectStore) -> Iterator[ObjectStore]:
-    """The same, and this process knows it."""
-    with environment(object_server.env):
+    """Yields the object store, with its address and credentials in the environment of this process."""
+    with environment_variables(object_server.env):
         yield object_server
 
 
 @pytest.fixture
 def folder(store: ObjectStore, request: pytest.FixtureRequest) -> ObjectPath:
-    """An empty one in that store, for each test."""
+    """Returns a folder of the object store that is empty, for each test."""
     return ObjectPath(BUCKET, request.node.name)
 
 
 @pytest.fixture(scope="session")
 def short_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few sparse-training methods, each for three short epochs."""
-    tables = yaml_spec.methods(yaml_spec.FEW, name="a-few")
+    """Writes a spec of five sparse-training methods, each for three short epochs."""
+    tables = yaml_spec.methods_spec(yaml_spec.SHORT_METHODS, name="short")
     return yaml_spec.write(tmp_path_factory.mktemp("short") / "spec.yaml", tables)
 
 
 @pytest.fixture(scope="session")
 def short_reference(short_spec: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of that spec without Ray and without a disturbance."""
+    """Runs the short spec without Ray and without interruption; returns its results."""
     folder = tmp_path_factory.mktemp("short-reference")
     with driving("run", short_spec, "--out", folder / "out", "--local", folder=folder, env=env) as driver:
-        assert driver.wait(within_s=600) == 0, driver.said()
+        assert driver.wait(within_s=600) == 0, driver.output()
     return folder / "out"

@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 
-def mounted(*arguments: str | Path) -> None:
-    """Calls `mount`, or skips where this user may not."""
-    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"mounts are not allowed here: {done.stderr.strip()}")
+def mount_or_skip(*arguments: str | Path) -> None:
+    """Calls `mount`; skips the test where this user may not."""
+    completed = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
+    if completed.returncode:
+        pytest.skip(f"mounts are not allowed here: {completed.stderr.strip()}")
 
 
-def turned_read_only(folder: Path) -> None:
-    """From now on, for every process and below it, until it is unmounted."""
-    mounted("--bind", folder, folder)
-    mounted("-o", "remount,ro,bind", folder)
+def make_read_only(folder: Path) -> None:
+    """Makes the folder and everything in it read-only for all processes, until it is unmounted."""
+    mount_or_skip("--bind", folder, folder)
+    mount_or_skip("-o", "remount,ro,bind", folder)
 
 
 @contextlib.contextmanager
 def unmounted_after(folder: Path) -> Iterator[None]:
-    """Whatever happens in the block."""
+    """Unmounts the folder after the block, also when the block raises."""
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """Starts `pruneyard` as a user does, waits for a point in its work, and ends all of its processes.
 
-Processes are known by what the driver was seen to start, never by their names alone.
+Only processes that were seen below the driver are ended; names alone never select one.
 """
 
 import contextlib
@@ -18,26 +18,26 @@ from pathlib import Path
 from typing import ClassVar
 
 import psutil
-from preloaded import Forked, ForkServer
+from fork_server import ForkedDriver, ForkServer
 
-LOOK_EVERY_S = 0.05
+POLL_EVERY_S = 0.05
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""Without a driver these two tell a control service that is gone for a minute, and end only then."""
+"""Without a driver, these two processes try for a minute to reach the control service before they end."""
 
 
-class Patience:
-    """How long the trainings of a test wait at each step; may be changed while they run."""
+class StepDelay:
+    """Sets how long the trainings of a test wait at each step, also while they run."""
 
     def __init__(self, folder: Path, step_s: float) -> None:
-        self._file = folder / "patience"
-        self.env = {"PATIENCE": str(self._file)}
+        self._file = folder / "step-delay"
+        self.env = {"STEP_DELAY_FILE": str(self._file)}
         self.set(step_s)
 
     def set(self, step_s: float) -> None:
-        """From the next step on."""
-        aside = self._file.with_suffix(".new")
-        aside.write_text(str(step_s))
-        aside.replace(self._file)
+        """Sets the seconds that trainings wait at a step, from the next step on."""
+        new_file = self._file.with_suffix(".new")
+        new_file.write_text(str(step_s))
+        new_file.replace(self._file)
 
 
 class Driver:
@@ -55,7 +55,7 @@ class Driver:
         fresh: bool = False,
     ) -> None:
         server = None if fresh else self.fork_server
-        self._popen: subprocess.Popen[bytes] | Forked
+        self._popen: subprocess.Popen[bytes] | ForkedDriver
         self.started = time.monotonic()
         self._stdout, self._stderr = folder / f"{time.time_ns()}.out", folder / f"{time.time_ns()}.err"
         command = [sys.executable, "-c", "from pruneyard.orchestrator.cli import main; main()", *arguments]
@@ -84,20 +84,20 @@ class Driver:
                     command, cwd=folder, env=dict(env), stdout=stdout, stderr=stderr, start_new_session=True
                 )
         self.process = psutil.Process(self._popen.pid)
-        self.seen: set[psutil.Process] = set()  # every process below the driver, alive or not
+        self.seen_processes: set[psutil.Process] = set()  # every process below the driver, alive or not
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
     def _watch(self) -> None:
         while not self._ended.is_set():
-            self.look()
-            time.sleep(4 * LOOK_EVERY_S)  # a look takes 5 ms
+            self.record_processes()
+            time.sleep(4 * POLL_EVERY_S)  # each poll takes 5 ms
 
-    def look(self) -> None:
+    def record_processes(self) -> None:
         """Records the processes that the driver has at this moment."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            self.seen |= set(self.process.children(recursive=True))
+            self.seen_processes |= set(self.process.children(recursive=True))
 
     def _read_screen(self) -> None:
         with self._stdout.open("wb") as file, contextlib.suppress(OSError):
@@ -107,74 +107,74 @@ class Driver:
 
     @property
     def stdout(self) -> str:
-        """So far; of a terminal, everything it was sent."""
+        """Output so far; with a terminal, everything that was written to it."""
         return self._stdout.read_text(errors="replace")
 
     @property
     def stderr(self) -> str:
         return self._stderr.read_text(errors="replace")
 
-    def type(self, keys: bytes) -> None:
-        """As if on the keyboard of its terminal."""
+    def type_keys(self, keys: bytes) -> None:
+        """Types keys on the keyboard of its terminal."""
         os.write(self._typed, keys)
 
-    def send(self, number: signal.Signals) -> None:
-        """To the driver alone."""
+    def send_signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the driver alone."""
         self._popen.send_signal(number)
 
-    def send_to_group(self, number: signal.Signals) -> None:
-        """To the driver's process group, as a terminal does; the group is the one we made for it."""
+    def send_signal_to_group(self, number: signal.Signals) -> None:
+        """Sends a signal to the driver's process group, as a terminal does; the group was created for the driver."""
         os.killpg(self._popen.pid, number)
 
-    def offspring(self) -> list[psutil.Process]:
-        """Every process that was ever seen below the driver and lives."""
-        self.look()
-        return [process for process in self.seen if alive(process)]
+    def live_processes(self) -> list[psutil.Process]:
+        """Returns the processes that were ever seen below the driver and are alive."""
+        self.record_processes()
+        return [process for process in self.seen_processes if alive(process)]
 
     def actors(self) -> list[psutil.Process]:
-        """The processes in which trials run."""
-        return [process for process in self.offspring() if is_actor(process)]
+        """Returns the processes in which trials run."""
+        return [process for process in self.live_processes() if is_actor(process)]
 
-    def wait_until(self, fact: Callable[[], bool], *, within_s: float) -> None:
-        """Until `fact()`; fails when the driver ends or the time is up before."""
+    def wait_until(self, condition: Callable[[], bool], *, within_s: float) -> None:
+        """Waits until `condition()` holds; fails when the driver ends before, or after `within_s`."""
         deadline = time.monotonic() + within_s
-        while not fact():
-            assert self._popen.poll() is None, f"ended early with {self._popen.returncode}:\n{self.said()}"
-            assert time.monotonic() < deadline, f"not within {within_s} s:\n{self.said()}"
-            time.sleep(LOOK_EVERY_S)
+        while not condition():
+            assert self._popen.poll() is None, f"ended early with {self._popen.returncode}:\n{self.output()}"
+            assert time.monotonic() < deadline, f"not within {within_s} s:\n{self.output()}"
+            time.sleep(POLL_EVERY_S)
 
-    def running(self) -> bool:
-        """Whether the driver itself has not ended."""
+    def is_running(self) -> bool:
+        """Returns whether the driver itself has not ended."""
         return self._popen.poll() is None
 
     def wait(self, *, within_s: float) -> int:
-        """The exit code."""
+        """Waits for the end of the driver; returns its exit code."""
         try:
             return self._popen.wait(timeout=within_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {within_s} s:\n{self.said()}") from None
+            raise AssertionError(f"still running after {within_s} s:\n{self.output()}") from None
 
-    def said(self) -> str:
-        """Output so far, for messages."""
+    def output(self) -> str:
+        """Returns stdout and stderr so far, for assertion messages."""
         return f"--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
-    def seconds_until_gone(self, *, within_s: float = 30.0, besides: Collection[str] = ()) -> float:
-        """How long it takes until no process of the driver is left; fails after `within_s`."""
+    def seconds_until_gone(self, *, within_s: float = 30.0, exclude: Collection[str] = ()) -> float:
+        """Waits until no process of the driver is left; returns how long that took, and fails after `within_s`."""
         started = time.monotonic()
-        while left := [process for process in self.offspring() if _title(process) not in besides]:
-            assert time.monotonic() - started < within_s, f"left behind: {[_title(p)[:80] for p in left]}"
-            time.sleep(LOOK_EVERY_S)
+        while left := [process for process in self.live_processes() if _command_line(process) not in exclude]:
+            assert time.monotonic() - started < within_s, f"left behind: {[_command_line(p)[:80] for p in left]}"
+            time.sleep(POLL_EVERY_S)
         return time.monotonic() - started
 
     def end(self) -> None:
-        """Kills what still lives of it, by the process ids that were seen."""
-        self.look()
+        """Kills its processes that are still alive, by the process ids that were seen."""
+        self.record_processes()
         self._ended.set()
         self._watcher.join()
         if self._popen.poll() is None:
             self._popen.kill()
             self._popen.wait()
-        for process in self.offspring():
+        for process in self.live_processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.seconds_until_gone()
@@ -183,20 +183,20 @@ class Driver:
 
 
 def _take_terminal() -> None:
-    """Makes the terminal on stdin that of the new session, so that keys become signals."""
+    """Makes stdin the controlling terminal of the new session, so that keys become signals."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def alive(process: psutil.Process) -> bool:
-    """A zombie process counts as dead."""
+    """Returns whether the process is alive; a zombie is not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
-def listening(process: psutil.Process) -> list[str]:
-    """The addresses at which it takes connections; none of one that is gone."""
+def listening_addresses(process: psutil.Process) -> list[str]:
+    """Returns the addresses at which a process accepts connections; none for one that has ended."""
     try:
         sockets = process.net_connections("inet")
     except psutil.Error:
@@ -204,13 +204,13 @@ def listening(process: psutil.Process) -> list[str]:
     return [f"{socket.laddr.ip}:{socket.laddr.port}" for socket in sockets if socket.status == psutil.CONN_LISTEN]
 
 
-def beyond_loopback(addresses: Iterable[str]) -> list[str]:
-    """Those that others than this machine can reach."""
-    return [at for at in addresses if not at.rpartition(":")[0].endswith("127.0.0.1")]
+def reachable_from_outside(addresses: Iterable[str]) -> list[str]:
+    """Returns the addresses that other machines can reach."""
+    return [address for address in addresses if not address.rpartition(":")[0].endswith("127.0.0.1")]
 
 
-def _title(process: psutil.Process) -> str:
-    """What the process calls itself; empty when it is gone."""
+def _command_line(process: psutil.Process) -> str:
+    """Returns the command line of a process; empty when it has ended."""
     try:
         return " ".join(process.cmdline()).strip()
     except psutil.Error:
@@ -218,14 +218,14 @@ def _title(process: psutil.Process) -> str:
 
 
 def is_rank(process: psutil.Process) -> bool:
-    """Whether it is one of several that train one network."""
-    title = _title(process)
+    """Returns whether the process is one of several that train one network."""
+    title = _command_line(process)
     return title.startswith("ray::") and "TrainWorker" in title
 
 
 def is_actor(process: psutil.Process) -> bool:
-    """Whether trials run in it."""
-    title = _title(process)
+    """Returns whether trials run in the process."""
+    title = _command_line(process)
     return title.startswith("ray::") and any(name in title for name in ("TrialActor", "ResourceTrainable"))
 
 
@@ -236,12 +236,17 @@ def driving(
     env: Mapping[str, str],
     terminal: bool = False,
     fresh: bool = False,
+    report: bool = False,
 ) -> Iterator[Driver]:
-    """A driver for the length of the block, and nothing of it afterwards.
+    """Yields a running driver; after the block none of its processes is left.
 
     terminal: on a terminal of its own; fresh: in a new interpreter, which a terminal implies, instead of a fork of one.
+    report: whether studies write the page, which takes seconds.
     """
-    driver = Driver([str(argument) for argument in arguments], folder=folder, env=env, terminal=terminal, fresh=fresh)
+    words = [str(argument) for argument in arguments]
+    if words[0] in ("run", "resume", "retry") and not report:
+        words.append("--no-report")
+    driver = Driver(words, folder=folder, env=env, terminal=terminal, fresh=fresh)
     try:
         yield driver
     finally:

@@ -15,7 +15,7 @@ SOURCES = {
     "pruneyard/testing": "tests/conformance",
     "pruneyard/workloads": "workloads",
 }
-"""Folders of the checkout by where their files are installed."""
+"""Maps installed packages to the folders of the checkout that hold their files."""
 
 HOSTILE = ("cluster.py", "orchestrator.py", "workloads.py", "reports/__init__.py")
 MESSAGE = "the user's module was imported"
@@ -47,7 +47,7 @@ def build_wheel(folder: Path) -> Path:
 
 
 def _without_isolation() -> list[str]:
-    """Returns the option that builds with the setuptools installed here, where it is new enough, which needs no network."""
+    """Returns the option that builds with the installed setuptools, without network, if it is new enough."""
     try:
         new_enough = int(importlib.metadata.version("setuptools").partition(".")[0]) >= 77
     except importlib.metadata.PackageNotFoundError:
@@ -56,14 +56,14 @@ def _without_isolation() -> list[str]:
 
 
 def install(wheel: Path, target: Path) -> None:
-    """Installs it into a folder, without what it depends on."""
+    """Installs the wheel into a folder, without its dependencies."""
     _pip("install", "--no-deps", "--target", target, wheel)
 
 
-def _pip(*words: str | Path) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def _pip(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *map(str, arguments)]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
 
 
 def write_hostile(folder: Path) -> Path:

@@ -22,9 +22,9 @@ STARTS_WITHIN_S = 120
 
 def free_port() -> int:
     """Returns a port that no process listens on at this moment."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class ObjectStore:
 
     @property
     def env(self) -> dict[str, str]:
-        """Straight to the server."""
-        return self.env_at(self.port)
+        """Returns the variables of a process that connects to the server directly."""
+        return self.env_for_port(self.port)
 
     @staticmethod
-    def env_at(port: int) -> dict[str, str]:
-        """Through another port; requests are repeated once, so that tests of a store that is gone are short."""
+    def env_for_port(port: int) -> dict[str, str]:
+        """Returns the variables of a process that connects through another port, with a single retry to keep tests short."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
             "AWS_ACCESS_KEY_ID": "an-id-of-tests",
@@ -50,14 +50,14 @@ class ObjectStore:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def refuse_all(self) -> None:
-        """From now on no credentials are good."""
-        where = f"{self.env['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
-        plain = {"Content-Type": "text/plain"}
-        urllib.request.urlopen(urllib.request.Request(where, data=b"0", headers=plain)).close()
+    def revoke_credentials(self) -> None:
+        """Makes the server refuse all credentials from now on."""
+        url = f"{self.env['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+        headers = {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(url, data=b"0", headers=headers)).close()
 
     def client(self) -> object:
-        """For what tests do behind the product's back."""
+        """Returns a boto3 client, for requests that do not go through the product."""
         return boto3.session.Session().client(
             "s3",
             endpoint_url=self.env["AWS_ENDPOINT_URL"],
@@ -69,7 +69,7 @@ class ObjectStore:
 
 @contextlib.contextmanager
 def object_store() -> Iterator[ObjectStore]:
-    """With one empty bucket, for the length of the block."""
+    """Yields a running server with one empty bucket."""
     store = ObjectStore(free_port())
     command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(store.port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -94,8 +94,8 @@ def _wait_for(store: ObjectStore, server: "subprocess.Popen[bytes]") -> None:
 
 
 @contextlib.contextmanager
-def environment(env: Mapping[str, str]) -> Iterator[None]:
-    """These variables in this process, for the length of the block."""
+def environment_variables(env: Mapping[str, str]) -> Iterator[None]:
+    """Sets these variables in this process for the length of the block."""
     before = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
     try:
@@ -108,23 +108,23 @@ def environment(env: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-class Wire:
-    """Carries connections on a port of its own to another one. `delay_s` is that of every piece of a request.
+class Proxy:
+    """Forwards connections from a port of its own to another port. `delay_s` delays every piece of a request.
 
-    deaf_to: the name of a header that the server is not to know.
-    delayed: pieces that came late for that.
+    hidden_header: name of a header that does not reach the server.
+    num_delayed: pieces of requests that were delayed.
     """
 
     def __init__(self, port: int) -> None:
-        self.delay_s, self._cut, self.delayed = 0.0, False, 0
-        self.deaf_to = ""
+        self.delay_s, self._cut, self.num_delayed = 0.0, False, 0
+        self.hidden_header = ""
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        wire = self
+        proxy = self
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                wire.carry(self.request, port)
+                proxy.forward(self.request, port)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -135,48 +135,48 @@ class Wire:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
-    def carry(self, near: socket.socket, port: int) -> None:
-        """Until one side ends."""
+    def forward(self, client: socket.socket, port: int) -> None:
+        """Forwards a connection until one side closes it."""
         if self._cut:
             return
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as far:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as server:
             with self._lock:
-                self._open |= {near, far}
+                self._open |= {client, server}
             try:
-                self._both_ways(near, far)
+                self._relay(client, server)
             finally:
                 with self._lock:
-                    self._open -= {near, far}
+                    self._open -= {client, server}
 
-    def _both_ways(self, near: socket.socket, far: socket.socket) -> None:
+    def _relay(self, client: socket.socket, server: socket.socket) -> None:
         while True:
-            ready, _, _ = select.select([near, far], [], [], 1.0)
+            ready, _, _ = select.select([client, server], [], [], 1.0)
             for source in ready:
                 content = source.recv(65536)
                 if not content:
                     return
-                if source is near and self.delay_s:
+                if source is client and self.delay_s:
                     time.sleep(self.delay_s)
                     with self._lock:
-                        self.delayed += 1
-                if source is near and self.deaf_to:
-                    content = content.replace(self.deaf_to.encode(), b"X" * len(self.deaf_to))
-                (far if source is near else near).sendall(content)
+                        self.num_delayed += 1
+                if source is client and self.hidden_header:
+                    content = content.replace(self.hidden_header.encode(), b"X" * len(self.hidden_header))
+                (server if source is client else client).sendall(content)
 
     def cut(self) -> None:
-        """Connections break, and new ones end at once."""
+        """Breaks open connections, and closes new ones at once."""
         self._cut = True
         with self._lock:
-            for each in self._open:
+            for connection in self._open:
                 with contextlib.suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
 
-    def mend(self) -> None:
-        """New ones are carried again."""
+    def restore(self) -> None:
+        """Forwards new connections again."""
         self._cut = False
 
     def close(self) -> None:
-        """For good."""
+        """Stops the proxy for good."""
         self.cut()
         self._server.shutdown()
         self._server.server_close()
@@ -184,10 +184,10 @@ class Wire:
 
 
 @contextlib.contextmanager
-def wire_to(store: ObjectStore) -> Iterator[Wire]:
-    """A wire to the server, for the length of the block."""
-    wire = Wire(store.port)
+def start_proxy(store: ObjectStore) -> Iterator[Proxy]:
+    """Yields a proxy in front of the server."""
+    proxy = Proxy(store.port)
     try:
-        yield wire
+        yield proxy
     finally:
-        wire.close()
+        proxy.close()

@@ -23,17 +23,22 @@ STARTS_WITHIN_S = 180.0
 
 @dataclass(frozen=True)
 class Head:
-    """Where its job server listens, the token, and its processes' environment."""
+    """A running head: the URL of its job server, its token, and the environment of its processes."""
 
     url: str
     token: str
     env: dict[str, str]
 
 
+_FIRST_PORT, _LAST_PORT = 20100, 32000  # outside the range that Ray gives to workers
+_start = _FIRST_PORT + os.getpid() % 50 * 230  # processes that share the suite search apart
+_ports = iter([*range(_start, _LAST_PORT), *range(_FIRST_PORT, _start)])
+
+
 def free_ports(count: int) -> list[int]:
-    """Outside the range that Ray gives to workers."""
+    """Returns free ports, each only once, as some are used long after they are found."""
     found: list[int] = []
-    for port in range(20100 + os.getpid() % 5000, 32000):
+    for port in _ports:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             found.append(port)
@@ -44,15 +49,15 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def ray_head(env: Mapping[str, str], *, num_cpus: int = 2, with_token: bool = True) -> Iterator[Head]:
-    """A stock head asks for no token. Ends with every process that belongs to it, known by its session and by being below it."""
+    """Yields a running head; a stock head (`with_token=False`) asks for no token. All of its processes end after the block."""
     scratch = Path(tempfile.mkdtemp(prefix="hd"))  # a short path: sockets lie in it
     node_id = secrets.token_hex(28)
-    environment = {
+    environment_variables = {
         **{key: value for key, value in env.items() if not key.startswith("RAY_")},
         **({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if with_token else {}),
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
-        "RAY_worker_niceness": "0",  # of 15, which leaves trainings nothing where a test shares a busy machine
+        "RAY_worker_niceness": "0",  # the default of 15 leaves trainings nothing where a test shares a busy machine
     }
     gcs, dashboard, client, agent, agent_grpc, metrics, env_agent = free_ports(7)
     command = [
@@ -67,61 +72,62 @@ def ray_head(env: Mapping[str, str], *, num_cpus: int = 2, with_token: bool = Tr
             "--disable-usage-stats",
         ),
     ]
-    with (scratch / "said").open("w") as said:
+    with (scratch / "output").open("w") as output:
         popen = subprocess.Popen(
             command,
-            env={**environment, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_id},
-            stdout=said,
-            stderr=said,
+            env={**environment_variables, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_id},
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
-    head = Head(f"http://127.0.0.1:{dashboard}", environment.get("RAY_AUTH_TOKEN", ""), environment)
+    head = Head(f"http://127.0.0.1:{dashboard}", environment_variables.get("RAY_AUTH_TOKEN", ""), environment_variables)
     try:
-        _wait_until((scratch / "session_latest").exists, popen, scratch / "said")
-        tell_node(scratch / "session_latest", node_id, agent)
-        # the job server answers long before there is a node on which a job can run
+        _wait_until((scratch / "session_latest").exists, popen, scratch / "output")
+        write_agent_port(scratch / "session_latest", node_id, agent)
+        # the job server responds long before there is a node on which a job can run
         for url in (f"{head.url}/api/version", f"http://127.0.0.1:{agent}/api/local_raylet_healthz"):
-            _wait_until(functools.partial(_answers, url, head), popen, scratch / "said")
+            _wait_until(functools.partial(_responds, url, head), popen, scratch / "output")
         yield head
     finally:
-        end_node(popen)
+        stop_node(popen)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def tell_node(session: Path, node_id: str, port: int) -> None:
-    """Tells a node, in the folder of its session, where its agent is going to listen.
+def write_agent_port(session: Path, node_id: str, port: int) -> None:
+    """Writes the port of a node's agent where the node looks for it, in the folder of its session.
 
-    Ray 2.60 leaves that to the agent although the port is given, and a node ends itself when it has not been told
+    Ray 2.60 leaves that to the agent although the port is given, and a node ends itself when it does not find the port
     within 15 s, which nothing can set (ray-project/ray#65983); on a busy machine the agent needs longer to start.
     """
     path = session / f"dashboard_agent_listen_port_{node_id}"
-    aside = path.with_suffix(".new")
-    aside.write_text(str(port))
-    aside.replace(path)
+    new_file = path.with_suffix(".new")
+    new_file.write_text(str(port))
+    new_file.replace(path)
 
 
-def _wait_until(fact: Callable[[], bool], popen: "subprocess.Popen[bytes]", said: Path) -> None:
+def _wait_until(condition: Callable[[], bool], popen: "subprocess.Popen[bytes]", output: Path) -> None:
     deadline = time.monotonic() + STARTS_WITHIN_S
-    while not fact():
-        assert popen.poll() is None, said.read_text()
-        assert time.monotonic() < deadline, said.read_text()
+    while not condition():
+        assert popen.poll() is None, output.read_text()
+        assert time.monotonic() < deadline, output.read_text()
         time.sleep(0.1)
 
 
-def _answers(url: str, head: Head) -> bool:
+def _responds(url: str, head: Head) -> bool:
     with contextlib.suppress(requests.RequestException):
         headers = {"Authorization": f"Bearer {head.token}"} if head.token else {}
         return requests.get(url, headers=headers, timeout=5).ok
     return False
 
 
-def end_node(popen: "subprocess.Popen[bytes]") -> None:
-    """`ray start --block` ends its own processes on SIGTERM; what is left after that is killed by its id."""
-    below = psutil.Process(popen.pid).children(recursive=True) if popen.poll() is None else []
+def stop_node(popen: "subprocess.Popen[bytes]") -> None:
+    """Stops a `ray start --block`, which ends its own processes on SIGTERM; the rest is killed by process id."""
+    children = psutil.Process(popen.pid).children(recursive=True) if popen.poll() is None else []
     popen.send_signal(signal.SIGTERM)
+    popen.send_signal(signal.SIGCONT)  # a test may have stopped it
     with contextlib.suppress(subprocess.TimeoutExpired):
         popen.wait(timeout=20)
-    _, left = psutil.wait_procs(below, timeout=5)
+    _, left = psutil.wait_procs(children, timeout=5)
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

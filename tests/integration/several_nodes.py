@@ -3,6 +3,7 @@
 import contextlib
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,17 +15,17 @@ from pathlib import Path
 import psutil
 import ray
 from driving import alive, is_actor
-from ray_head import STARTS_WITHIN_S, end_node, free_ports, tell_node
+from ray_head import STARTS_WITHIN_S, free_ports, stop_node, write_agent_port
 
-MOST_NODES = 16  # that one test starts, the killed ones among them
-QUICK_DEATHS = {
+MAX_NODES = 16  # that one test starts, including those that it kills
+FAST_FAILURE_DETECTION = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_failure_threshold": "4",
 }
-"""A node that is gone counts as dead after some two seconds; Ray's own settings take a quarter of a minute."""
+"""With these settings a lost node counts as dead after about 2 s; with Ray's defaults it takes about 15 s."""
 
-HOLDER = """
+HOLDING_JOB = """
 import sys, time, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 @ray.remote(num_cpus=1)
@@ -44,7 +45,7 @@ class Node:
     name: str
     node_id: str
     popen: "subprocess.Popen[bytes]"
-    said: Path
+    log: Path
 
     @property
     def raylet(self) -> psutil.Process:
@@ -55,19 +56,24 @@ class Node:
         return found
 
     def trials(self) -> list[psutil.Process]:
-        """Processes in which trials run."""
+        """Returns the processes in which trials run."""
         return [
             process
             for process in self.raylet.children(recursive=True)
             if alive(process) and is_actor(process)
         ]
 
+    def kill_gcs(self) -> None:
+        """Kills the process that makes a node the head, and no other one, which `ray start --block` would do next."""
+        self.popen.send_signal(signal.SIGSTOP)
+        self._child("gcs_server").kill()
+
     def kill_raylet(self) -> None:
-        """The node is lost to the cluster at once; what it ran finds out."""
+        """Kills the raylet: the cluster loses the node at once, and its other processes notice later."""
         self.raylet.kill()
 
     def kill(self) -> None:
-        """Every process of the node, as a machine goes."""
+        """Kills every process of the node, as when a machine fails."""
         with contextlib.suppress(psutil.NoSuchProcess):
             top = psutil.Process(self.popen.pid)
             for process in [top, *top.children(recursive=True)]:
@@ -78,28 +84,28 @@ class Node:
 
 @dataclass
 class Nodes:
-    """The head is `nodes["head"]`. `env` is for commands that are to join the cluster, `address` is where."""
+    """The nodes of a cluster; the head is `nodes["head"]`. Commands join it at `address` with the variables in `env`."""
 
     address: str
     env: dict[str, str]
     scratch: Path
     ports: list[int]
-    memory: int | None = None  # bytes that every node says to have
+    memory: int | None = None  # bytes that every node declares
     by_name: dict[str, Node] = field(default_factory=dict)
 
     @property
-    def joined(self) -> str:
-        """The address by which Ray's own processes know the head, which is not that of the loopback."""
+    def cluster_address(self) -> str:
+        """The address of the head that Ray's own processes use, which is not the loopback address."""
         return f"{ray.util.get_node_ip_address()}:{self.address.rpartition(':')[2]}"
 
     def __getitem__(self, name: str) -> Node:
         return self.by_name[name]
 
     def add(self, env: Mapping[str, str] | None = None, **cpus: int) -> None:
-        """Nodes by name, with so many CPUs each; one after the other, since two at once choose the same socket."""
+        """Starts nodes by name, with so many CPUs each; one after the other, since two at once choose the same socket."""
         for name, count in cpus.items():
             node = self._start(name, cpus=count, env=env or {})
-            _wait_until(lambda node=node: "Ray runtime started" in node.said.read_text(), node)
+            _wait_until(lambda node=node: "Ray runtime started" in node.log.read_text(), node)
 
     def _start(self, name: str, *, cpus: int, env: Mapping[str, str]) -> Node:
         node_id = secrets.token_hex(28)
@@ -121,8 +127,8 @@ class Nodes:
             *(f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={env_agent}"),
             *(() if self.memory is None else (f"--memory={self.memory}",)),
         ]
-        said = self.scratch / f"{name}.said"
-        with said.open("w") as file:
+        log = self.scratch / f"{name}.log"
+        with log.open("w") as file:
             popen = subprocess.Popen(
                 command,
                 env={**self.env, **env, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_id},
@@ -130,39 +136,39 @@ class Nodes:
                 stderr=file,
                 start_new_session=True,
             )
-        node = self.by_name[name] = Node(name, node_id, popen, said)
+        node = self.by_name[name] = Node(name, node_id, popen, log)
         session = self.scratch / "session_latest"
         _wait_until(session.exists, node)
-        tell_node(session, node_id, agent)
+        write_agent_port(session, node_id, agent)
         return node
 
     def end(self) -> None:
-        """All of them, the head last."""
+        """Stops all nodes, the head last."""
         for node in reversed(self.by_name.values()):
-            end_node(node.popen)
+            stop_node(node.popen)
 
 
 @contextlib.contextmanager
 def several_nodes(
     env: Mapping[str, str],
-    settings: Mapping[str, str] = QUICK_DEATHS,
+    settings: Mapping[str, str] = FAST_FAILURE_DETECTION,
     *,
     memory: int | None = None,
     **cpus: int,
 ) -> Iterator[Nodes]:
-    """A head of so many CPUs and further nodes, by name, for the length of the block."""
+    """Yields a cluster of a head and further nodes, by name, with so many CPUs each."""
     scratch = Path(tempfile.mkdtemp(prefix="nd"))  # a short path: sockets lie in it
-    environment = {
+    environment_variables = {
         **{key: value for key, value in env.items() if not key.startswith("RAY_")},
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
-        "RAY_worker_niceness": "0",  # of 15, which leaves trainings nothing where a test shares a busy machine
+        "RAY_worker_niceness": "0",  # the default of 15 leaves trainings nothing where a test shares a busy machine
         **settings,
     }
-    port, *ports = free_ports(1 + 4 * MOST_NODES)
-    nodes = Nodes(f"127.0.0.1:{port}", environment, scratch, ports, memory)
+    port, *ports = free_ports(1 + 4 * MAX_NODES)
+    nodes = Nodes(f"127.0.0.1:{port}", environment_variables, scratch, ports, memory)
     try:
         nodes.add(**cpus)
         yield nodes
@@ -172,9 +178,9 @@ def several_nodes(
 
 
 @contextlib.contextmanager
-def holder(nodes: Nodes) -> Iterator[None]:
-    """Another job of the cluster, with an actor that takes the CPU that is free."""
-    command = [sys.executable, "-c", HOLDER, nodes.address]
+def other_job_holding_a_cpu(nodes: Nodes) -> Iterator[None]:
+    """Runs another job of the cluster during the block, whose actor holds the free CPU."""
+    command = [sys.executable, "-c", HOLDING_JOB, nodes.address]
     with subprocess.Popen(command, env=nodes.env, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -184,9 +190,9 @@ def holder(nodes: Nodes) -> Iterator[None]:
             process.kill()
 
 
-def _wait_until(fact: Callable[[], bool], node: Node) -> None:
+def _wait_until(condition: Callable[[], bool], node: Node) -> None:
     deadline = time.monotonic() + STARTS_WITHIN_S
-    while not fact():
-        assert node.popen.poll() is None, node.said.read_text()
-        assert time.monotonic() < deadline, node.said.read_text()
+    while not condition():
+        assert node.popen.poll() is None, node.log.read_text()
+        assert time.monotonic() < deadline, node.log.read_text()
         time.sleep(0.1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from driving import LOOK_EVERY_S, Driver, alive, driving, is_actor, is_rank
+from driving import POLL_EVERY_S, Driver, alive, driving, is_actor, is_rank
 from several_nodes import Nodes, several_nodes
 
 NUM_CPUS = 2
@@ -19,13 +19,13 @@ NUM_CPUS = 2
 
 @dataclass(frozen=True)
 class SharedHead:
-    """A node with `NUM_CPUS` CPUs on any machine."""
+    """A head with `NUM_CPUS` CPUs, whatever the machine has."""
 
     nodes: Nodes
 
     @property
     def address(self) -> str:
-        """Where studies join it."""
+        """The address at which studies join the head."""
         return self.nodes.address
 
     def env(self, variables: Mapping[str, str]) -> dict[str, str]:
@@ -34,27 +34,35 @@ class SharedHead:
         return {**self.nodes.env, **variables, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)}
 
     @contextlib.contextmanager
-    def driving(self, *arguments: str | Path, folder: Path, **variables: str) -> Iterator[Driver]:
-        """A driver that joins the head, for the length of the block; after it, no process of its study is left."""
+    def driving(self, *arguments: str | Path, folder: Path, report: bool = False, **variables: str) -> Iterator[Driver]:
+        """Yields a driver that joins the head; after the block no process of its study is left."""
         try:
             command = (*arguments, "--address", self.address)
-            with driving(*command, folder=folder, env=self.env(variables)) as driver:
+            with driving(*command, folder=folder, env=self.env(variables), report=report) as driver:
                 yield driver
         finally:
             self.wait_until_idle()
 
-    def run(self, *arguments: str | Path, folder: Path, code: int = 0, within_s: float = 300.0, **variables: str) -> Driver:
+    def run(
+        self,
+        *arguments: str | Path,
+        folder: Path,
+        code: int = 0,
+        within_s: float = 300.0,
+        report: bool = False,
+        **variables: str,
+    ) -> Driver:
         """Runs a command to its end, which must be the exit code `code`."""
-        with self.driving(*arguments, folder=folder, **variables) as driver:
-            assert driver.wait(within_s=within_s) == code, driver.said()
+        with self.driving(*arguments, folder=folder, report=report, **variables) as driver:
+            assert driver.wait(within_s=within_s) == code, driver.output()
         return driver
 
     def trials(self) -> list[psutil.Process]:
-        """Processes in which trials run."""
+        """Returns the processes in which trials run."""
         return self._processes(is_actor)
 
     def ranks(self) -> list[psutil.Process]:
-        """Processes that train one network together with others."""
+        """Returns the processes that train one network together with others."""
         return self._processes(is_rank)
 
     def wait_until_idle(self, *, within_s: float = 60.0) -> None:
@@ -62,11 +70,11 @@ class SharedHead:
         deadline = time.monotonic() + within_s
         while left := [*self.trials(), *self.ranks()]:
             assert time.monotonic() < deadline, f"processes outlived their study: {left}"
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(POLL_EVERY_S)
 
     def _processes(self, is_of_kind: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
-        below = self.nodes["head"].raylet.children(recursive=True)
-        return [process for process in below if alive(process) and is_of_kind(process)]
+        children = self.nodes["head"].raylet.children(recursive=True)
+        return [process for process in children if alive(process) and is_of_kind(process)]
 
 
 @contextlib.contextmanager

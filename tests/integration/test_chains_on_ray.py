@@ -36,10 +36,10 @@ CHAIN: dict[str, Any] = {
 
 
 def values(folder: Path) -> pd.Series:
-    """The metrics of the newest attempts, without what is measured in seconds."""
+    """Returns the metrics of the newest attempts, without what is measured in seconds."""
     results = Results(folder)
     rows = results.metrics().merge(results.runs()[["run_key", "attempt"]], on=["run_key", "attempt"])
-    names = ["run_key", "split", "name"]  # whose categories come in the order of the files, which says nothing
+    names = ["run_key", "split", "name"]  # their categories depend on the order of the files
     return rows.astype(dict.fromkeys(names, str)).set_index([*names, "step"])["value"].sort_index()
 
 
@@ -47,19 +47,19 @@ def test_a_bundle_whose_process_crashes_loses_nothing_and_repeats_nothing(
     env: dict[str, str], head: SharedHead, tmp_path: Path
 ) -> None:
     spec = write(tmp_path / "chain.yaml", CHAIN)
-    mark = tmp_path / "mark"
-    head.run("run", spec, "--out", "out", folder=tmp_path, FATAL=str(mark))
-    assert mark.exists()
+    killed = tmp_path / "killed"
+    head.run("run", spec, "--out", "out", folder=tmp_path, KILLED_FILE=str(killed))
+    assert killed.exists()
     attempts = Store(RunFolder(tmp_path / "out")).runs(latest=False).to_pandas()
     assert set(Results(tmp_path / "out").runs()["status"]) == {"COMPLETED"}
-    died = attempts[attempts["status"] == "FAILED"]
-    assert [(row["method"], row["seed"]) for _, row in died.iterrows()] == [("fatal", 2)]
+    failed = attempts[attempts["status"] == "FAILED"]
+    assert [(row["method"], row["seed"]) for _, row in failed.iterrows()] == [("fatal", 2)]
     counts = attempts["run_key"].value_counts()
-    assert counts.drop(died["run_key"].item()).eq(1).all()
+    assert counts.drop(failed["run_key"].item()).eq(1).all()
     stages = attempts.sort_values("started_at")["stage"].tolist()
     assert stages == ["train"] * 5 + ["calibrate"] * 21
-    with driving("run", spec, "--out", "alone", "--local", folder=tmp_path, env=env | {"FATAL": str(mark)}) as driver:
-        assert driver.wait(within_s=300) == 0, driver.said()
+    with driving("run", spec, "--out", "alone", "--local", folder=tmp_path, env=env | {"KILLED_FILE": str(killed)}) as driver:
+        assert driver.wait(within_s=300) == 0, driver.output()
     ours, theirs = values(tmp_path / "out"), values(tmp_path / "alone")
     assert len(ours) > 500
     pd.testing.assert_series_equal(ours, theirs, check_exact=True)

@@ -16,7 +16,7 @@ from driving import driving
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
-from ray_head import end_node, free_ports, tell_node
+from ray_head import free_ports, stop_node, write_agent_port
 
 from pruneyard.cluster.bundle import source_files
 
@@ -26,9 +26,9 @@ OTHER_NUMPY = "0.1.0"
 
 
 @pytest.fixture(scope="module")
-def odd_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder first on the second node's path: an older numpy by its metadata, and code of ours that was changed."""
-    site = tmp_path_factory.mktemp("odd")
+def differing_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder for the path of one node, with the metadata of an older numpy and with changed code of ours."""
+    site = tmp_path_factory.mktemp("differing")
     info = site / f"numpy-{OTHER_NUMPY}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: numpy\nVersion: {OTHER_NUMPY}\n")
@@ -42,13 +42,13 @@ def odd_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own_env(env: dict[str, str]) -> dict[str, str]:
-    """Without a token: `Cluster` starts its nodes without asking how."""
+    """Returns an environment without tokens, because `Cluster` starts its nodes without one."""
     return {**env, "RAY_AUTH_MODE": "disabled"}
 
 
 @pytest.fixture(scope="module")
 def two_nodes(own_env: dict[str, str]) -> Iterator[Cluster]:
-    """Two equal raylets."""
+    """Yields a cluster of two equal nodes."""
     before = dict(os.environ)
     os.environ.clear()
     os.environ.update(own_env)
@@ -64,11 +64,11 @@ def two_nodes(own_env: dict[str, str]) -> Iterator[Cluster]:
 
 
 def doctor(
-    nodes: Cluster, *words: str | Path, env: dict[str, str], folder: Path, code: int
+    nodes: Cluster, *arguments: str | Path, env: dict[str, str], folder: Path, code: int
 ) -> dict[str, list[str]]:
-    """Lines by the checked item; each says whether it is OK."""
-    with driving("doctor", "--address", nodes.address, *words, folder=folder, env=env) as driver:
-        assert driver.wait(within_s=600) == code, driver.said()
+    """Runs `pruneyard doctor`; returns its lines by the checked item, each with its state."""
+    with driving("doctor", "--address", nodes.address, *arguments, folder=folder, env=env) as driver:
+        assert driver.wait(within_s=600) == code, driver.output()
         assert "Traceback" not in driver.stderr, driver.stderr
         lines: dict[str, list[str]] = {}
         for line in driver.stdout.splitlines():
@@ -88,59 +88,59 @@ def test_two_equal_nodes_are_well(two_nodes: Cluster, own_env: dict[str, str], t
     assert found["ports"] == ["ok 4 reached from 2 nodes"]
     assert "seen alike from 2 nodes and from here" in found["storage"][0]
     assert re.fullmatch(r"ok within \d+ ms of this one", found["clock"][0])
-    assert not list(out.iterdir()), "the probe is gone"
+    assert not list(out.iterdir()), "the file that the doctor wrote is still there"
 
 
-def _joined(nodes: Cluster, count: int) -> bool:
-    client = GcsClient(address=nodes.address)
-    return sum(node.state == GcsNodeInfo.ALIVE for node in client.get_all_node_info().values()) == count
+def wait_for_nodes(nodes: Cluster, count: int, *, log: Path, within_s: float = 300) -> None:
+    """Waits until `count` nodes are alive, including nodes that `Cluster` did not start, which its own method does not expect."""
+    client, deadline = GcsClient(address=nodes.address), time.monotonic() + within_s
+    while sum(node.state == GcsNodeInfo.ALIVE for node in client.get_all_node_info().values()) != count:
+        assert time.monotonic() < deadline, f"{count} nodes are expected: {log.read_text()}"
+        time.sleep(0.5)
 
 
 @contextlib.contextmanager
-def node_with_a_mount(nodes: Cluster, out: Path, env: dict[str, str], said: Path) -> Iterator[None]:
-    """A third node, to which `out` is another folder than to everybody else; skips where this user may not mount."""
+def node_with_a_mount(nodes: Cluster, out: Path, env: dict[str, str], log: Path) -> Iterator[None]:
+    """Runs a third node, for which `out` is another folder than for all others; skips where this user may not mount."""
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
         pytest.skip("a mount of its own for one node needs root")
     ray = Path(sys.executable).parent / "ray"
     node_id, (port,) = secrets.token_hex(28), free_ports(1)
-    tell_node(Path(nodes.head_node.get_session_dir_path()), node_id, port)
-    start = (
+    write_agent_port(Path(nodes.head_node.get_session_dir_path()), node_id, port)
+    command = (
         f"mount -t tmpfs none {out} && exec {ray} start --address={nodes.address} --block --num-cpus=1 "
         f"--dashboard-agent-listen-port={port}"
     )
-    with said.open("w") as file:
-        apart = subprocess.Popen(
-            ["unshare", "--mount", "bash", "-c", start],
+    with log.open("w") as file:
+        popen = subprocess.Popen(
+            ["unshare", "--mount", "bash", "-c", command],
             env={**env, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_id},
             stdout=file,
             stderr=file,
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + 300
-        while not _joined(nodes, 3):
-            assert apart.poll() is None, said.read_text()
-            assert time.monotonic() < deadline, said.read_text()
-            time.sleep(0.5)
+        wait_for_nodes(nodes, 3, log=log)
         yield
     finally:
-        end_node(apart)
+        stop_node(popen)
 
 
 def test_nodes_that_differ_are_named_with_what_to_do(
-    two_nodes: Cluster, own_env: dict[str, str], odd_site: Path, tmp_path: Path
+    two_nodes: Cluster, own_env: dict[str, str], differing_site: Path, tmp_path: Path
 ) -> None:
     """One has another folder under the name of the results'; another one other versions, other code, and GPUs that are none."""
-    path = os.pathsep.join([str(odd_site), own_env["PYTHONPATH"]])
+    path = os.pathsep.join([str(differing_site), own_env["PYTHONPATH"]])
     (out := tmp_path / "out").mkdir()
-    with node_with_a_mount(two_nodes, out, own_env, tmp_path / "said"):
-        odd = two_nodes.add_node(num_cpus=1, num_gpus=2, env_vars={"PYTHONPATH": path})
+    log = tmp_path / "node.log"
+    with node_with_a_mount(two_nodes, out, own_env, log):
+        differing_node = two_nodes.add_node(num_cpus=1, num_gpus=2, env_vars={"PYTHONPATH": path})
         try:
-            two_nodes.wait_for_nodes(timeout=300)
+            wait_for_nodes(two_nodes, 4, log=log)
             found = doctor(two_nodes, "--out", out, env=own_env, folder=tmp_path, code=1)
         finally:
-            two_nodes.remove_node(odd)
-    name = rf"node {odd.node_id[:8]} \([\d.]+\)"
+            two_nodes.remove_node(differing_node)
+    name = rf"node {differing_node.node_id[:8]} \([\d.]+\)"
     (versions,) = found["versions"]
     assert re.match(rf"WRONG {name} has numpy {OTHER_NUMPY} \(here ", versions)
     assert versions.endswith("install the same versions everywhere")

@@ -34,12 +34,12 @@ print(json.dumps({"exit_code": results.exit_code, "worker": ray.get(where.remote
 """
 
 
-def run_python(*words: str | Path, folder: Path, env: dict[str, str]) -> str:
-    """Returns the last line that Python prints in that folder."""
-    command = [sys.executable, *map(str, words)]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()[-1]
+def run_python(*arguments: str | Path, folder: Path, env: dict[str, str]) -> str:
+    """Runs Python in that folder; returns the last line that it prints."""
+    command = [sys.executable, *map(str, arguments)]
+    completed = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return completed.stdout.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -58,10 +58,10 @@ def test_importing_loads_neither_torch_nor_ray_and_no_module_of_the_user(
     """From a script next to the user's modules, run in any folder, and as a command in the folder of those modules."""
     (hostile / "script.py").write_text(IMPORTS)
     (elsewhere := tmp_path / "elsewhere").mkdir()
-    told = json.loads(run_python(hostile / "script.py", folder=elsewhere, env=installed))
-    assert told["loaded"] == []
-    assert told["study"] == "quickstart"
-    assert ("WHEEL" in installed) == told["file"].startswith(installed.get("WHEEL", "no wheel"))
+    output = json.loads(run_python(hostile / "script.py", folder=elsewhere, env=installed))
+    assert output["loaded"] == []
+    assert output["study"] == "quickstart"
+    assert ("WHEEL" in installed) == output["file"].startswith(installed.get("WHEEL", "no wheel"))
     assert run_python("-m", "pruneyard", "--version", folder=hostile, env=installed).startswith("pruneyard")
 
 
@@ -75,8 +75,8 @@ def test_a_study_on_ray_imports_no_module_of_the_user(
     yaml_spec.write(hostile / "spec.yaml", {**tables, "budget": {"steps": 3, "batch_size": 32}})
     script = hostile / "script.py"
     script.write_text(STUDY.replace("ADDRESS", repr(head.address)))
-    told = json.loads(run_python(script, folder=hostile, env=head.env({"PYTHONPATH": installed["PYTHONPATH"]})))
-    assert told["exit_code"] == 0
-    assert told["worker"] == told["driver"]
+    output = json.loads(run_python(script, folder=hostile, env=head.env({"PYTHONPATH": installed["PYTHONPATH"]})))
+    assert output["exit_code"] == 0
+    assert output["worker"] == output["driver"]
     assert list(Results(hostile / "out").runs()["status"]) == ["COMPLETED"]
     head.wait_until_idle()

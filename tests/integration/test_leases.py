@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from object_store import BUCKET, ObjectStore, environment, wire_to
+from object_store import BUCKET, ObjectStore, environment_variables, start_proxy
 
 from pruneyard.orchestrator.coordination import lease
 from pruneyard.orchestrator.coordination.lease import hold_lease
@@ -16,7 +16,7 @@ from pruneyard.orchestrator.errors import UsageError
 from pruneyard.reports.durable import write_durably
 from pruneyard.reports.objects import ObjectPath
 
-HOLDER = """
+HOLDING_PROCESS = """
 import sys, time
 from pruneyard.orchestrator.coordination import lease
 from pruneyard.reports.location import located
@@ -29,86 +29,86 @@ with lease.hold_lease(located(sys.argv[1])) as held:
 
 
 @pytest.fixture
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases that change and end in tests' time."""
+def fast_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shortens the intervals at which leases are renewed and expire."""
     monkeypatch.setattr(lease, "RENEW_S", 0.3)
     monkeypatch.setattr(lease, "STALE_S", 3.0)
     monkeypatch.setattr(lease, "_POLL_S", 0.1)
 
 
 @pytest.fixture(params=["shared folder", "object store"])
-def place(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -> Any:
-    """Where two machines could meet."""
+def shared_place(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -> Any:
+    """Returns a folder of results that several machines can reach."""
     return tmp_path if request.param == "shared folder" else ObjectPath(BUCKET, request.node.name)
 
 
 @pytest.fixture
-def holder(place: Any, brisk: None) -> "Iterator[subprocess.Popen[str]]":
-    """A process that has the lease, as of a machine whose locks do not reach here and whose processes are not seen here."""
+def holder(shared_place: Any, fast_leases: None) -> "Iterator[subprocess.Popen[str]]":
+    """Yields a process that holds the lease as if on another machine: its locks and processes are not visible here."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(place)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDING_PROCESS, str(shared_place)], stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "held\n"
-            if isinstance(place, Path):
-                (place / ".driver").unlink()  # a lock on another file than ours, so none to us
+            if isinstance(shared_place, Path):
+                (shared_place / ".driver").unlink()  # its lock is on another file than ours from now on
             yield process
         finally:
             process.kill()
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process takes itself for one of another machine."""
+def on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes this process take itself for one of another machine."""
     monkeypatch.setattr(lease, "_kernel", lambda: "another")
 
 
 def test_a_holder_on_another_machine_is_seen_to_live(
-    place: Any, holder: "subprocess.Popen[str]", elsewhere: None
+    shared_place: Any, holder: "subprocess.Popen[str]", on_another_machine: None
 ) -> None:
     started = time.monotonic()
     with pytest.raises(
         UsageError, match=rf"another pruneyard is running in this folder \(process {holder.pid} on "
     ):
-        hold_lease(place).__enter__()
+        hold_lease(shared_place).__enter__()
     assert time.monotonic() - started < lease.STALE_S
 
 
 def test_a_crashed_holder_on_another_machine_is_replaced_after_a_while_and_this_is_reported(
-    place: Any, holder: "subprocess.Popen[str]", elsewhere: None, caplog: pytest.LogCaptureFixture
+    shared_place: Any, holder: "subprocess.Popen[str]", on_another_machine: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     holder.kill()
     holder.wait()
     started = time.monotonic()
-    with hold_lease(place) as held:
+    with hold_lease(shared_place) as held:
         assert lease.STALE_S <= time.monotonic() - started < 3 * lease.STALE_S
         assert held.lost is None
-    assert f"{place}: a driver was at work here (process {holder.pid} on " in caplog.text
+    assert f"{shared_place}: a driver was at work here (process {holder.pid} on " in caplog.text
     assert "waiting up to 3 s to see whether it still is" in caplog.text
-    with hold_lease(place):
-        assert caplog.text.count("was at work here") == 1, "a lease that was let go is waited for"
+    with hold_lease(shared_place):
+        assert caplog.text.count("was at work here") == 1, "it waited for a lease that had been released"
 
 
 def test_a_crashed_holder_on_this_machine_is_replaced_at_once(
-    place: Any, holder: "subprocess.Popen[str]", caplog: pytest.LogCaptureFixture
+    shared_place: Any, holder: "subprocess.Popen[str]", caplog: pytest.LogCaptureFixture
 ) -> None:
     holder.kill()
     holder.wait()
-    with hold_lease(place):
+    with hold_lease(shared_place):
         assert caplog.text == ""
 
 
 def test_a_holder_that_was_replaced_learns_of_it(
-    place: Any, holder: "subprocess.Popen[str]", elsewhere: None
+    shared_place: Any, holder: "subprocess.Popen[str]", on_another_machine: None
 ) -> None:
-    taken = lease.LeaseHolder(token="other")
-    where = place / ".driver.json"
-    for _ in range(50):  # its holder renews it all the while
-        if isinstance(where, Path):
-            write_durably(where, taken.content())
+    other_holder = lease.LeaseHolder(token="other")
+    record = shared_place / ".driver.json"
+    for _ in range(50):  # the holder keeps renewing it
+        if isinstance(record, Path):
+            write_durably(record, other_holder.content())
             break
-        if where.put_if(taken.content(), tag=where.read_tagged()[1]) is not None:
+        if record.put_if(other_holder.content(), tag=record.read_tagged()[1]) is not None:
             break
     assert holder.stdout is not None
     assert holder.stdout.readline().startswith(
@@ -118,15 +118,15 @@ def test_a_holder_that_was_replaced_learns_of_it(
 
 @pytest.mark.slow
 def test_two_that_take_over_at_once_do_not_both_get_it(
-    store: ObjectStore, brisk: None, folder: ObjectPath
+    store: ObjectStore, fast_leases: None, folder: ObjectPath
 ) -> None:
     (folder / ".driver.json").write_bytes(lease.LeaseHolder(kernel="gone", token="dead").content())
-    rivals = [
+    candidates = [
         subprocess.Popen(
             [
                 sys.executable,
                 "-c",
-                "from pruneyard.orchestrator.coordination import lease\nlease.STALE_S = 3.0\n" + HOLDER,
+                "from pruneyard.orchestrator.coordination import lease\nlease.STALE_S = 3.0\n" + HOLDING_PROCESS,
                 str(folder),
             ],
             stdout=subprocess.PIPE,
@@ -137,26 +137,26 @@ def test_two_that_take_over_at_once_do_not_both_get_it(
     ]
     try:
         deadline = time.monotonic() + 120
-        while sum(rival.poll() is not None for rival in rivals) < 2:
+        while sum(candidate.poll() is not None for candidate in candidates) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        (winner,) = [rival for rival in rivals if rival.poll() is None]
+        (winner,) = [candidate for candidate in candidates if candidate.poll() is None]
         assert winner.stdout is not None
         assert winner.stdout.readline() == "held\n"
     finally:
-        for rival in rivals:
-            rival.kill()
-            rival.wait()
-            if rival.stdout is not None:
-                rival.stdout.close()
+        for candidate in candidates:
+            candidate.kill()
+            candidate.wait()
+            if candidate.stdout is not None:
+                candidate.stdout.close()
 
 
 def test_a_holder_in_a_container_whose_processes_are_not_seen_here_is_not_taken_for_dead(
-    folder: ObjectPath, brisk: None
+    folder: ObjectPath, fast_leases: None
 ) -> None:
-    command = ["unshare", "--pid", "--fork", "--kill-child", "--", sys.executable, "-c", HOLDER, str(folder)]
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--", sys.executable, "-c", HOLDING_PROCESS, str(folder)]
     if subprocess.run([*command[:5], "true"], capture_output=True, check=False).returncode:
-        pytest.skip("processes cannot be set apart here")
+        pytest.skip("this user cannot create a process namespace")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -172,13 +172,13 @@ def test_a_holder_in_a_container_whose_processes_are_not_seen_here_is_not_taken_
 def test_a_lease_that_this_process_could_not_let_go_is_no_obstacle_to_its_next_call(
     store: ObjectStore, folder: ObjectPath, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with wire_to(store) as wire, environment(store.env_at(wire.port)):
+    with start_proxy(store) as proxy, environment_variables(store.env_for_port(proxy.port)):
         with hold_lease(folder):
             with pytest.raises(UsageError, match="another pruneyard is running"):
                 hold_lease(folder).__enter__()
-            wire.cut()
+            proxy.cut()
         assert "the lease on the folder of results stays behind" in caplog.text
-        wire.mend()
+        proxy.restore()
         started = time.monotonic()
         with hold_lease(folder):
             assert time.monotonic() - started < lease.STALE_S / 2

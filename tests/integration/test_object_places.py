@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from object_store import BUCKET, ObjectStore, environment, object_store, wire_to
+from object_store import BUCKET, ObjectStore, environment_variables, object_store, start_proxy
 
 from pruneyard.orchestrator.artifacts.checkpoint_store import ObjectCheckpoints, checkpoints_in
-from pruneyard.orchestrator.coordination import control_files as marks
+from pruneyard.orchestrator.coordination import control_files
 from pruneyard.orchestrator.coordination.control_files import ControlFiles
 from pruneyard.orchestrator.coordination.journal import ENTRIES_PER_OBJECT, Journal
 from pruneyard.orchestrator.coordination.lease import hold_lease
@@ -45,7 +45,7 @@ def test_names_behave_as_paths_do(folder: ObjectPath) -> None:
     write_durably(file, b"two")
     assert (file.read_bytes(), file.read_text()) == (b"two", "two")
     assert [file.is_file(), file.is_dir(), folder.is_dir(), folder.is_file()] == [True, False, True, False]
-    assert not (folder / "a" / "b").exists(), "the beginning of a name was taken for a name"
+    assert not (folder / "a" / "b").exists(), "a prefix of a name counts as a name"
     (folder / ".hidden").touch()
     (folder / "c").write_text("three")
     assert sorted(path.name for path in folder.iterdir()) == [".hidden", "a", "c"]
@@ -88,12 +88,12 @@ def test_a_put_with_a_condition_changes_nothing_where_it_is_not_met(folder: Obje
 
 
 def test_checkpoints_come_back_bit_for_bit_and_old_ones_go(folder: ObjectPath) -> None:
-    kept = checkpoints_in(folder)
-    assert isinstance(kept, ObjectCheckpoints)
-    assert kept.load(CPU) is None
+    checkpoints = checkpoints_in(folder)
+    assert isinstance(checkpoints, ObjectCheckpoints)
+    assert checkpoints.load(CPU) is None
     for step in (1, 2, 3):
-        kept.save(checkpoint(step))
-    found = kept.load(CPU)
+        checkpoints.save(checkpoint(step))
+    found = checkpoints.load(CPU)
     assert found is not None
     assert found.step == 3
     assert torch.equal(found.tensors["network/w"], checkpoint(3).tensors["network/w"])
@@ -103,15 +103,15 @@ def test_checkpoints_come_back_bit_for_bit_and_old_ones_go(folder: ObjectPath) -
 
 
 def test_a_checkpoint_saved_again_replaces_itself_under_another_name(folder: ObjectPath) -> None:
-    kept = ObjectCheckpoints(folder)
-    kept.save(checkpoint(1))
-    kept.save(checkpoint(2))
+    checkpoints = ObjectCheckpoints(folder)
+    checkpoints.save(checkpoint(1))
+    checkpoints.save(checkpoint(2))
     before = {path.name for path in folder.iterdir()}
-    kept.save(checkpoint(2))
+    checkpoints.save(checkpoint(2))
     after = {path.name for path in folder.iterdir()}
     assert len(after) == 2
     assert len(after & before) == 1
-    found = kept.load(CPU)
+    found = checkpoints.load(CPU)
     assert found is not None
     assert found.step == 2
 
@@ -119,22 +119,22 @@ def test_a_checkpoint_saved_again_replaces_itself_under_another_name(folder: Obj
 def test_an_upload_that_broke_off_is_never_read_and_swept_with_the_next(
     folder: ObjectPath, store: ObjectStore
 ) -> None:
-    kept, client = ObjectCheckpoints(folder), store.client()
-    kept.save(checkpoint(1))
-    whole = next(folder.glob("step-000000001-*"))
-    half = folder / "step-000000002-half"  # its meta.json, which comes last, never came
+    checkpoints, client = ObjectCheckpoints(folder), store.client()
+    checkpoints.save(checkpoint(1))
+    complete = next(folder.glob("step-000000001-*"))
+    incomplete = folder / "step-000000002-half"  # without meta.json, which is written last
     for name in ("model.safetensors", "state.pt"):
-        (half / name).write_bytes((whole / name).read_bytes())
-    opened: Any = client.create_multipart_upload(
+        (incomplete / name).write_bytes((complete / name).read_bytes())
+    upload: Any = client.create_multipart_upload(
         Bucket=BUCKET, Key=(folder / "step-000000003-x/meta.json").key
     )  # type: ignore[attr-defined]
     client.upload_part(  # type: ignore[attr-defined]
-        Bucket=BUCKET, Key=opened["Key"], UploadId=opened["UploadId"], PartNumber=1, Body=b"{" * 2**20
+        Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"], PartNumber=1, Body=b"{" * 2**20
     )
-    found = kept.load(CPU)
+    found = checkpoints.load(CPU)
     assert found is not None
     assert found.step == 1
-    kept.save(checkpoint(4))
+    checkpoints.save(checkpoint(4))
     assert sorted(path.name.split("-")[1] for path in folder.iterdir()) == ["000000001", "000000004"]
 
 
@@ -142,9 +142,9 @@ def test_an_upload_that_broke_off_is_never_read_and_swept_with_the_next(
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     damage: str, folder: ObjectPath, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = ObjectCheckpoints(folder)
-    kept.save(checkpoint(1))
-    kept.save(checkpoint(2))
+    checkpoints = ObjectCheckpoints(folder)
+    checkpoints.save(checkpoint(1))
+    checkpoints.save(checkpoint(2))
     newest = next(folder.glob("step-000000002-*"))
     if damage == "cut short":
         (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:-9])
@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
         meta = json.loads((newest / "meta.json").read_text())
         (newest / "meta.json").write_text(json.dumps({**meta, "format": 99}))
     with caplog.at_level(logging.WARNING):
-        found = kept.load(CPU)
+        found = checkpoints.load(CPU)
     assert found is not None
     assert found.step == 1
     assert f"checkpoint {newest} " in caplog.text
@@ -164,16 +164,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
 def test_a_store_that_cannot_be_reached_is_no_missing_checkpoint(
     folder: ObjectPath, store: ObjectStore
 ) -> None:
-    kept = ObjectCheckpoints(folder)
-    with wire_to(store) as wire, environment(store.env_at(wire.port)):
-        kept.save(checkpoint(1))
-        wire.cut()
+    checkpoints = ObjectCheckpoints(folder)
+    with start_proxy(store) as proxy, environment_variables(store.env_for_port(proxy.port)):
+        checkpoints.save(checkpoint(1))
+        proxy.cut()
         with pytest.raises(StorageError, match="the store cannot be reached"):
-            kept.load(CPU)
+            checkpoints.load(CPU)
         with pytest.raises(StorageError, match="the store cannot be reached"):
-            kept.save(checkpoint(2))
-        wire.mend()
-        found = kept.load(CPU)
+            checkpoints.save(checkpoint(2))
+        proxy.restore()
+        found = checkpoints.load(CPU)
     assert found is not None
     assert found.step == 1
 
@@ -197,27 +197,27 @@ def test_a_journal_continues_after_its_last_entry(folder: ObjectPath) -> None:
 def test_control_files_are_seen_after_a_while_and_polled_rarely(
     folder: ObjectPath, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(marks, "LIST_EVERY_S", 0.5)
-    seen = ControlFiles(folder)
-    assert not seen.has("one")
+    monkeypatch.setattr(control_files, "LIST_EVERY_S", 0.5)
+    files = ControlFiles(folder)
+    assert not files.has("one")
     (folder / "one").touch()
-    assert not seen.has("one"), "asked the store again at once"
+    assert not files.has("one"), "the store was listed again at once"
     time.sleep(0.6)
-    assert seen.has("one")
-    assert not seen.has("on")
-    with wire_to(store) as wire, environment(store.env_at(wire.port)):
-        wire.cut()
+    assert files.has("one")
+    assert not files.has("on")
+    with start_proxy(store) as proxy, environment_variables(store.env_for_port(proxy.port)):
+        proxy.cut()
         time.sleep(0.6)
-        assert seen.has("one"), "what was seen is forgotten where the store cannot be reached"
+        assert files.has("one"), "a file that was seen is forgotten when the store cannot be reached"
 
 
 def test_a_store_that_heeds_no_conditions_is_said(
     store: ObjectStore, folder: ObjectPath, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert check_store(folder).startswith(f"{folder} is writable and heeds conditions")
-    assert not folder.exists(), "the probe stays behind"
-    with wire_to(store) as wire, environment(store.env_at(wire.port)):
-        wire.deaf_to = "If-None-Match"
+    assert not folder.exists(), "the file of the check is left"
+    with start_proxy(store) as proxy, environment_variables(store.env_for_port(proxy.port)):
+        proxy.hidden_header = "If-None-Match"
         with pytest.raises(StorageError, match="two drivers in one folder cannot exclude each other"):
             check_store(folder)
         assert not folder.exists()
@@ -227,11 +227,11 @@ def test_a_store_that_heeds_no_conditions_is_said(
 
 
 def test_credentials_that_the_store_refuses_are_said_without_being_shown() -> None:
-    with object_store() as strict, environment(strict.env):
-        strict.refuse_all()
+    with object_store() as server, environment_variables(server.env):
+        server.revoke_credentials()
         with pytest.raises(StorageError) as caught:
             (ObjectPath(BUCKET, "a") / "b").write_bytes(b"")
-        said = str(caught.value)
-        assert said.startswith(f"s3://{BUCKET}/a/b: the store refuses the credentials (InvalidAccessKeyId)")
-        assert "an-id-of-tests" not in said
-        assert "a-secret-of-tests" not in said
+        message = str(caught.value)
+        assert message.startswith(f"s3://{BUCKET}/a/b: the store refuses the credentials (InvalidAccessKeyId)")
+        assert "an-id-of-tests" not in message
+        assert "a-secret-of-tests" not in message

@@ -14,8 +14,8 @@ import pytest
 import yaml_spec
 from click.testing import CliRunner
 from comparing import assert_same_numbers
-from driving import Patience, driving
-from object_store import BUCKET, ObjectStore, environment, wire_to
+from driving import StepDelay, driving
+from object_store import BUCKET, ObjectStore, environment_variables, start_proxy
 from shared_head import SharedHead
 
 from pruneyard.orchestrator.cli import cli
@@ -35,14 +35,14 @@ SPEC = yaml_spec.spec_of(
     schedule={"name": "cosine"},
     budget={"epochs": 2, "batch_size": 64, "checkpoint_every_s": 0.2},
 )
-BOTH = [("dense", 1, "COMPLETED"), ("rigl", 1, "COMPLETED")]
+BOTH_COMPLETED = [("dense", 1, "COMPLETED"), ("rigl", 1, "COMPLETED")]
 ROOT = f"s3://{BUCKET}"
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of that spec in a folder of this machine."""
-    folder = tmp_path_factory.mktemp("here") / "out"
+def local_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs the spec into a folder of this machine; returns its results."""
+    folder = tmp_path_factory.mktemp("local") / "out"
     run(SPEC, folder, local=True)
     return folder
 
@@ -63,33 +63,33 @@ def names(uri: str) -> set[str]:
     return {path.name for path in ObjectPath.of(uri).iterdir()}
 
 
-class Acts:
-    """A display that does something once, when it is shown a number of jobs that are done."""
+class ActionDisplay:
+    """A display that calls a function once, when a number of jobs are done and another one runs."""
 
-    def __init__(self, act: Callable[[], None], *, done: int = 0) -> None:
-        self._act, self._done, self._acted = act, done, False
+    def __init__(self, action: Callable[[], None], *, done: int = 0) -> None:
+        self._action, self._done, self._called = action, done, False
 
     def show(self, monitor: Monitor) -> None:
-        """At an evaluation."""
-        if monitor.running and monitor.done >= self._done and not self._acted:
-            self._acted = True
-            self._act()
+        """Calls the function when it is due."""
+        if monitor.running and monitor.done >= self._done and not self._called:
+            self._called = True
+            self._action()
 
 
-def test_a_study_in_an_object_store_has_the_numbers_of_a_local_one(finished: str, here: Path) -> None:
-    assert_same_numbers(finished, here)
-    assert attempts(finished) == BOTH
+def test_a_study_in_an_object_store_has_the_numbers_of_a_local_one(finished: str, local_results: Path) -> None:
+    assert_same_numbers(finished, local_results)
+    assert attempts(finished) == BOTH_COMPLETED
     assert "a-secret-of-tests" not in RunFolder(finished).spec.read_text()
     assert names(finished) == {"artifacts", "plan.json", "results", "spec.yaml"}, (
-        "a mark or a lease stays behind"
+        "a control file or a lease is left"
     )
 
 
 @pytest.mark.slow
 def test_every_verb_about_a_folder_takes_the_uri(finished: str, tmp_path: Path) -> None:
     spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
-    said = {}
-    for words in (
+    outputs = {}
+    for arguments in (
         ["plan", str(spec), "--out", finished],
         ["run", str(spec), "--out", finished, "--local", "--json"],
         ["resume", finished, "--local"],
@@ -98,17 +98,17 @@ def test_every_verb_about_a_folder_takes_the_uri(finished: str, tmp_path: Path) 
         ["export", finished, "--table", "runs"],
         ["explain", str(spec), "--out", finished],
     ):
-        answer = CliRunner().invoke(cli, words, standalone_mode=False)
-        assert answer.exception is None, answer
-        assert not answer.return_value, answer.output
-        said[words[0]] = answer.stdout
-    assert "2 completed" in said["plan"]
-    assert json.loads(said["run"])["report"] == f"{finished}/report.html"
-    assert f"report: {finished}/report.html" in said["resume"]
-    assert said["export"].count("COMPLETED") == 2
-    assert said["explain"].count("it will not run again") == 2
+        result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+        assert result.exception is None, result
+        assert not result.return_value, result.output
+        outputs[arguments[0]] = result.stdout
+    assert "2 completed" in outputs["plan"]
+    assert json.loads(outputs["run"])["report"] == f"{finished}/report.html"
+    assert f"report: {finished}/report.html" in outputs["resume"]
+    assert outputs["export"].count("COMPLETED") == 2
+    assert outputs["explain"].count("it will not run again") == 2
     assert "rigl" in (tmp_path / "page.html").read_text()
-    assert attempts(finished) == BOTH, "something ran again"
+    assert attempts(finished) == BOTH_COMPLETED, "a finished job ran again"
 
 
 def test_a_uri_of_no_storage_is_refused_with_what_there_is() -> None:
@@ -162,39 +162,39 @@ def test_data_distilled_by_a_run_in_an_object_store_are_read(
 
 @pytest.mark.slow
 def test_a_driver_that_is_killed_is_repaired_by_the_same_command(
-    store: ObjectStore, here: Path, env: dict[str, str], tmp_path: Path
+    store: ObjectStore, local_results: Path, env: dict[str, str], tmp_path: Path
 ) -> None:
-    uri, patience = f"{ROOT}/killed", Patience(tmp_path, 0.1)
-    spec = yaml_spec.write(tmp_path / "spec.yaml", {**SPEC, "schedule": {"name": "patient"}})
+    uri, step_delay = f"{ROOT}/killed", StepDelay(tmp_path, 0.1)
+    spec = yaml_spec.write(tmp_path / "spec.yaml", {**SPEC, "schedule": {"name": "slow_cosine"}})
     arguments = ("run", spec, "--out", uri, "--local")
 
-    def is_in_the_middle() -> bool:
-        done = Store(RunFolder(uri)).statuses()
-        if done:
-            patience.set(0.5)
-        whole = [path for path in ObjectPath.of(uri).files() if path.name == "meta.json"]
-        return bool(done) and bool({path.parent.parent.parent.name for path in whole} - done.keys())
+    def is_training_after_the_first() -> bool:
+        statuses = Store(RunFolder(uri)).statuses()
+        if statuses:
+            step_delay.set(0.5)
+        complete = [path for path in ObjectPath.of(uri).files() if path.name == "meta.json"]
+        return bool(statuses) and bool({path.parent.parent.parent.name for path in complete} - statuses.keys())
 
-    with driving(*arguments, folder=tmp_path, env=env | store.env | patience.env) as driver:
-        driver.wait_until(is_in_the_middle, within_s=300)
-        driver.send(signal.SIGKILL)
+    with driving(*arguments, folder=tmp_path, env=env | store.env | step_delay.env) as driver:
+        driver.wait_until(is_training_after_the_first, within_s=300)
+        driver.send_signal(signal.SIGKILL)
         driver.wait(within_s=10)
     before = {row["run_key"]: row["started_at"] for row in Store(RunFolder(uri)).runs().to_pylist()}
     assert len(before) == 1
-    assert ".driver.json" in names(uri), "its lease should outlive it"
-    patience.set(0)
-    with driving(*arguments, folder=tmp_path, env=env | store.env | patience.env) as driver:
-        assert driver.wait(within_s=300) == 0, driver.said()
-        assert "was at work here" not in driver.stderr, "the lease of a process that is gone was waited for"
-    undisturbed = run({**SPEC, "schedule": {"name": "cosine"}}, here, local=True)
-    found, expected = (r.metrics().query("name == 'nll'")["value"] for r in (Results(uri), undisturbed))
-    assert sorted(found) == sorted(expected), "the numbers differ from those of a run that nobody killed"
-    assert attempts(uri) == BOTH
+    assert ".driver.json" in names(uri), "its lease is gone"
+    step_delay.set(0)
+    with driving(*arguments, folder=tmp_path, env=env | store.env | step_delay.env) as driver:
+        assert driver.wait(within_s=300) == 0, driver.output()
+        assert "was at work here" not in driver.stderr, "the driver waited for the lease of a process that has ended"
+    uninterrupted = run({**SPEC, "schedule": {"name": "cosine"}}, local_results, local=True)
+    found, expected = (r.metrics().query("name == 'nll'")["value"] for r in (Results(uri), uninterrupted))
+    assert sorted(found) == sorted(expected), "the numbers differ from those of an uninterrupted run"
+    assert attempts(uri) == BOTH_COMPLETED
     after = {row["run_key"]: row["started_at"] for row in Store(RunFolder(uri)).runs().to_pylist()}
     assert before.items() <= after.items(), "a finished job ran again"
 
 
-HOLDER = """
+HOLDING_PROCESS = """
 import sys, time
 from pruneyard.orchestrator.coordination.lease import hold_lease
 from pruneyard.reports.location import located
@@ -208,22 +208,22 @@ def test_a_second_driver_is_refused_while_the_first_lives_and_takes_over_when_it
     store: ObjectStore, tmp_path: Path
 ) -> None:
     uri = f"{ROOT}/held"
-    with subprocess.Popen([sys.executable, "-c", HOLDER, uri], stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen([sys.executable, "-c", HOLDING_PROCESS, uri], stdout=subprocess.PIPE, text=True) as holder:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            who = rf"{uri}: another pruneyard is running in this folder \(process {holder.pid} on "
-            with pytest.raises(ValueError, match=who):
+            message = rf"{uri}: another pruneyard is running in this folder \(process {holder.pid} on "
+            with pytest.raises(ValueError, match=message):
                 run(SPEC, uri, local=True)
-            assert names(uri) == {".driver.json"}, "the second one wrote something"
+            assert names(uri) == {".driver.json"}, "the second driver wrote something"
         finally:
             holder.kill()
     assert run(SPEC, uri, local=True).exit_code == 0
-    assert attempts(uri) == BOTH
+    assert attempts(uri) == BOTH_COMPLETED
 
 
 @pytest.mark.parametrize(
-    ("change", "uri", "words"),
+    ("variables", "uri", "message"),
     [
         ({}, "s3://no-such-bucket/a", "there is no bucket no-such-bucket; create it, or fix the URI"),
         (
@@ -241,9 +241,9 @@ def test_a_second_driver_is_refused_while_the_first_lives_and_takes_over_when_it
 )
 @pytest.mark.parametrize("verb", ["run", "report"])
 def test_a_store_that_cannot_be_used_is_said_before_anything_starts(
-    change: dict[str, str],
+    variables: dict[str, str],
     uri: str,
-    words: str,
+    message: str,
     verb: str,
     store: ObjectStore,
     tmp_path: Path,
@@ -252,15 +252,15 @@ def test_a_store_that_cannot_be_used_is_said_before_anything_starts(
 ) -> None:
     spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
     arguments = ["run", str(spec), "--local", "--out", uri] if verb == "run" else ["report", uri]
-    with environment(change):
+    with environment_variables(variables):
         with pytest.raises(StorageError) as caught:
             CliRunner().invoke(cli, arguments, standalone_mode=False, catch_exceptions=False)
         monkeypatch.setattr(sys, "argv", ["pruneyard", *arguments])
-    said = str(caught.value)
-    assert said.startswith(uri)
-    assert words in said
-    assert "\n" not in said
-    assert store.env["AWS_SECRET_ACCESS_KEY"] not in said
+    error = str(caught.value)
+    assert error.startswith(uri)
+    assert message in error
+    assert "\n" not in error
+    assert store.env["AWS_SECRET_ACCESS_KEY"] not in error
     assert list(ObjectPath.of(f"{ROOT}/a").files()) == []
 
 
@@ -273,70 +273,70 @@ def test_the_command_reports_it_in_one_line_and_exits_with_2(store: ObjectStore,
         "report",
         "s3://no-such-bucket/a",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 2
+    completed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert completed.returncode == 2
     assert (
-        done.stderr
+        completed.stderr
         == "pruneyard: s3://no-such-bucket/a: there is no bucket no-such-bucket; create it, or fix the URI\n"
     )
 
 
 def test_a_lost_store_stops_the_study_and_a_second_call_completes_it(
-    store: ObjectStore, here: Path
+    store: ObjectStore, local_results: Path
 ) -> None:
     uri = f"{ROOT}/cut"
-    with wire_to(store) as wire, environment(store.env_at(wire.port)):
+    with start_proxy(store) as proxy, environment_variables(store.env_for_port(proxy.port)):
         with pytest.raises(StudyStoppedError) as caught:
-            run(SPEC, uri, local=True, display=Acts(wire.cut, done=1))
+            run(SPEC, uri, local=True, display=ActionDisplay(proxy.cut, done=1))
         assert str(caught.value).startswith(f"{uri}/")
         assert "the store cannot be reached" in str(caught.value)
         assert "give the same command again: what is finished is kept" in str(caught.value)
-        wire.mend()
+        proxy.restore()
         assert [row[1:] for row in attempts(uri)] == [(1, "COMPLETED")], "a job was blamed for its storage"
         assert run(SPEC, uri, local=True).exit_code == 0
-    assert_same_numbers(uri, here)
-    assert attempts(uri) == BOTH
+    assert_same_numbers(uri, local_results)
+    assert attempts(uri) == BOTH_COMPLETED
 
 
 @pytest.mark.slow
-def test_a_slow_store_costs_time_and_nothing_else(store: ObjectStore, here: Path) -> None:
+def test_a_slow_store_costs_time_and_nothing_else(store: ObjectStore, local_results: Path) -> None:
     seconds = {}
-    with wire_to(store) as wire, environment(store.env_at(wire.port)):
+    with start_proxy(store) as proxy, environment_variables(store.env_for_port(proxy.port)):
         for name, delay_s in (("quick", 0.0), ("slow", 0.3)):
-            slow_down, started = partial(setattr, wire, "delay_s", delay_s), time.monotonic()
-            assert run(SPEC, f"{ROOT}/{name}", local=True, display=Acts(slow_down)).exit_code == 0
+            slow_down, started = partial(setattr, proxy, "delay_s", delay_s), time.monotonic()
+            assert run(SPEC, f"{ROOT}/{name}", local=True, display=ActionDisplay(slow_down)).exit_code == 0
             seconds[name] = time.monotonic() - started
-            assert_same_numbers(f"{ROOT}/{name}", here)
-            assert attempts(f"{ROOT}/{name}") == BOTH
-    print(f"{seconds}, {wire.delayed} pieces came late")
-    assert wire.delayed >= 20
-    assert seconds["slow"] - seconds["quick"] > 10 * wire.delay_s
+            assert_same_numbers(f"{ROOT}/{name}", local_results)
+            assert attempts(f"{ROOT}/{name}") == BOTH_COMPLETED
+    print(f"{seconds}, {proxy.num_delayed} pieces were delayed")
+    assert proxy.num_delayed >= 20
+    assert seconds["slow"] - seconds["quick"] > 10 * proxy.delay_s
 
 
 def test_without_boto3_the_extra_to_install_is_named(tmp_path: Path) -> None:
-    (tmp_path / "boto3.py").write_text("")  # what is missing is looked for, not imported
+    (tmp_path / "boto3.py").write_text("")  # boto3 is looked up, not imported
     code = (
         "import importlib.util as util; found = util.find_spec\n"
         "util.find_spec = lambda name, package=None: None if name == 'boto3' else found(name, package)\n"
         "from pruneyard.reports.location import located; located('s3://bucket/a')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "object stores need boto3; install it with: pip install 'pruneyard[s3]'" in done.stderr
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "object stores need boto3; install it with: pip install 'pruneyard[s3]'" in completed.stderr
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_study_on_ray_writes_to_an_object_store_however_slow(
-    store: ObjectStore, here: Path, head: SharedHead, tmp_path: Path
+    store: ObjectStore, local_results: Path, head: SharedHead, tmp_path: Path
 ) -> None:
     uri = f"{ROOT}/ray"
     spec = yaml_spec.write(tmp_path / "spec.yaml", SPEC)
-    with wire_to(store) as wire:
-        wire.delay_s = 0.1
-        head.run("run", spec, "--out", uri, folder=tmp_path, **store.env_at(wire.port))
-    assert wire.delayed >= 10 * len(BOTH), "the trials did not write by the slow wire"
-    assert_same_numbers(uri, here)
-    assert attempts(uri) == BOTH
+    with start_proxy(store) as proxy:
+        proxy.delay_s = 0.1
+        head.run("run", spec, "--out", uri, folder=tmp_path, report=True, **store.env_for_port(proxy.port))
+    assert proxy.num_delayed >= 10 * len(BOTH_COMPLETED), "the trials did not write through the slow proxy"
+    assert_same_numbers(uri, local_results)
+    assert attempts(uri) == BOTH_COMPLETED
     assert Results(uri).exit_code == 0
     assert names(uri) == {"artifacts", "plan.json", "report.html", "results", "spec.yaml"}
 
@@ -360,8 +360,8 @@ def test_trials_on_ray_are_pruned_by_control_files_and_a_journal_in_an_object_st
     store: ObjectStore, head: SharedHead, env: dict[str, str], tmp_path: Path
 ) -> None:
     uri = f"{ROOT}/halved"
-    spec = yaml_spec.write(tmp_path / "spec.yaml", yaml_spec.halved())
-    head.run("run", spec, "--out", uri, folder=tmp_path, **store.env, **Patience(tmp_path, 0.1).env)
+    spec = yaml_spec.write(tmp_path / "spec.yaml", yaml_spec.halving_spec())
+    head.run("run", spec, "--out", uri, folder=tmp_path, **store.env, **StepDelay(tmp_path, 0.1).env)
     runs, metrics = Results(uri).runs(), Results(uri).metrics()
     pruned = runs.loc[runs["status"] == "PRUNED", "run_key"]
     assert len(pruned), runs[["run_key", "status"]]
@@ -370,8 +370,8 @@ def test_trials_on_ray_are_pruned_by_control_files_and_a_journal_in_an_object_st
     (journal,) = (ObjectPath.of(uri) / "decisions").iterdir()
     assert {line["key"] for line in Journal(journal).lines()} == set(runs["run_key"])
     with driving("resume", uri, "--local", folder=tmp_path, env=env | store.env) as driver:
-        assert driver.wait(within_s=300) == 0, driver.said()
-    assert set(Results(uri).runs()["attempt"]) == {1}, "what was pruned ran again"
+        assert driver.wait(within_s=300) == 0, driver.output()
+    assert set(Results(uri).runs()["attempt"]) == {1}, "a pruned trial ran again"
 
 
 @pytest.mark.ray
@@ -380,7 +380,7 @@ def test_a_trial_of_two_workers_writes_to_an_object_store(store: ObjectStore, he
     uri = f"{ROOT}/two-workers"
     tables = {**SPEC, "grid": {"method": [{"name": "dense"}]}, "resources": {"workers": 2, "cpus": 1}}
     spec = yaml_spec.write(tmp_path / "spec.yaml", tables)
-    head.run("run", spec, "--out", uri, folder=tmp_path, **store.env)
+    head.run("run", spec, "--out", uri, folder=tmp_path, report=True, **store.env)
     (row,) = Store(RunFolder(uri)).runs().to_pylist()
     assert (row["status"], row["num_workers"]) == ("COMPLETED", 2)
     assert [path.name for path in RunFolder(uri).checkpoints(row["run_key"]).glob("step-*")]

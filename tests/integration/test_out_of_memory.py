@@ -16,42 +16,42 @@ from pruneyard.reports.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.nodes]
 
-ROOM, GREED = 2 * 2**30, 4 * 2**30  # bytes that may be taken beside what is taken now, and that the trial takes
+FREE_BYTES, HOG_BYTES = 2 * 2**30, 4 * 2**30  # what the node may use beyond its present use, and what the trial takes
 
 
 def test_a_trial_out_of_memory_fails_with_that_word_and_the_others_finish(
     env: dict[str, str], tmp_path: Path
 ) -> None:
     memory = psutil.virtual_memory()
-    if memory.available < GREED + 2 * 2**30:
-        pytest.skip(f"wants {(GREED + 2 * 2**30) >> 30} GiB of free memory")
-    watched = {
-        "RAY_memory_usage_threshold": str(1 - (memory.available - ROOM) / memory.total),
-        "GREED": str(GREED),
+    if memory.available < HOG_BYTES + 2 * 2**30:
+        pytest.skip(f"wants {(HOG_BYTES + 2 * 2**30) >> 30} GiB of free memory")
+    variables = {
+        "RAY_memory_usage_threshold": str(1 - (memory.available - FREE_BYTES) / memory.total),
+        "HOG_BYTES": str(HOG_BYTES),
     }
-    tables = yaml_spec.spec_of([{"name": "static", "density": 0.2}], name="greedy")
-    tables["grid"]["schedule"] = [{"name": "greedy"}, {"name": "cosine"}]
+    tables = yaml_spec.spec_of([{"name": "static", "density": 0.2}], name="memory")
+    tables["grid"]["schedule"] = [{"name": "memory_hog"}, {"name": "cosine"}]
     del tables["schedule"]
     spec = yaml_spec.write(tmp_path / "spec.yaml", tables)
     with (
-        several_nodes(env, watched, head=1) as nodes,
+        several_nodes(env, variables, head=1) as nodes,
         driving(
             "run", spec, "--out", "out", "--address", nodes.address, folder=tmp_path, env=nodes.env
         ) as driver,
     ):
-        assert driver.wait(within_s=300) == 1, driver.said()
+        assert driver.wait(within_s=300) == 1, driver.output()
     attempts = Store(RunFolder(tmp_path / "out")).runs(latest=False).to_pandas()
-    greedy = attempts["spec_json"].str.contains('"greedy"')
-    assert list(attempts[~greedy]["status"]) == ["COMPLETED"]
-    assert list(attempts[greedy]["status"]) == ["FAILED"] * 3
-    for error in attempts[greedy]["error"]:
+    is_hog = attempts["spec_json"].str.contains('"memory_hog"')
+    assert list(attempts[~is_hog]["status"]) == ["COMPLETED"]
+    assert list(attempts[is_hog]["status"]) == ["FAILED"] * 3
+    for error in attempts[is_hog]["error"]:
         assert (
             error.splitlines()[-1]
             == "out of memory: the node ran low, and Ray ended the process of this trial"
         )
     assert "was ended by Ray: out of memory on its node" in driver.stderr
-    (said,) = [line for line in driver.stdout.splitlines() if line.startswith("FAILED")]
-    assert "out of memory" in said
+    (failure,) = [line for line in driver.stdout.splitlines() if line.startswith("FAILED")]
+    assert "out of memory" in failure
     assert set(Results(tmp_path / "out").runs()["status"]) == {"COMPLETED", "FAILED"}
     tables["grid"]["schedule"] = [{"name": "cosine"}]
     run(tables, tmp_path / "reference", local=True)

@@ -16,7 +16,7 @@ from pruneyard.orchestrator.results import Results
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-NODES: dict[str, Any] = {
+NODES_SPEC: dict[str, Any] = {
     "name": "graph",
     "kind": "nodes",
     "data": {"name": "block_model", "num_nodes": 300, "minority_fraction": 0.2},
@@ -26,18 +26,18 @@ NODES: dict[str, Any] = {
     "grid": {"method": ["recalibrated", {"name": "calirare", "steps": 5}]},
     "resources": {"cpus": 1},
 }
-WHERE = """
+ADDRESSES = """
 import json, os, time, ray
 from pruneyard.orchestrator.ray_backend.shared_data import shared_data_loader
 from pruneyard.workloads.data.sources.digits import Digits
 
 @ray.remote(num_cpus=1)
-def where(data, together):
+def address_of_images(data, together):
     images = shared_data_loader(data)(Digits()).train.images
-    together_at = time.monotonic() + 60
+    deadline = time.monotonic() + 60
     os.close(os.open(os.path.join(together, str(os.getpid())), os.O_CREAT))
     while len(os.listdir(together)) < 2:
-        assert time.monotonic() < together_at
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     address, writable = images.__array_interface__["data"][0], images.flags.writeable
     for line in open("/proc/self/maps"):
@@ -49,10 +49,10 @@ def where(data, together):
 
 ray.init(ADDRESS, log_to_driver=False)
 data = {Digits(): ray.put(Digits().load())}
-print(json.dumps(ray.get([where.remote(data, TOGETHER) for _ in range(2)])))
+print(json.dumps(ray.get([address_of_images.remote(data, TOGETHER) for _ in range(2)])))
 ray.shutdown()
 """
-COUNTED = """
+COUNTED_PUTS = """
 import json, ray
 from pruneyard.orchestrator.driver.run import run
 from pruneyard.workloads.data.dataset import Dataset
@@ -65,7 +65,7 @@ ray.put = counted
 results = run(json.loads(SPEC), "out", address=ADDRESS)
 print(json.dumps([results.exit_code, len(results.runs()), sum(found)]))
 """
-SEARCHED: dict[str, Any] = {
+SEARCH_SPEC: dict[str, Any] = {
     "name": "rounds",
     "kind": "sparse",
     "data": "digits",
@@ -84,27 +84,27 @@ SEARCHED: dict[str, Any] = {
 
 
 def run_program(program: str, head: SharedHead, folder: Path, **names: str) -> Any:
-    """Runs a program in which these names are replaced by texts; returns the JSON of its last line."""
+    """Runs a program with these names replaced by string literals; returns the JSON of its last line."""
     for name, text in {"ADDRESS": head.address, **names}.items():
         program = program.replace(name, repr(text))
     command = [sys.executable, "-c", program]
-    told = subprocess.run(
+    completed = subprocess.run(
         command, env=head.env({}), cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
-    assert told.returncode == 0, told.stderr
-    return json.loads(told.stdout.splitlines()[-1])
+    assert completed.returncode == 0, completed.stderr
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
 def test_a_study_of_many_rounds_shares_its_data_once(head: SharedHead, tmp_path: Path) -> None:
     """Every round of a search, generation and rung is a study of Tune's own, which would keep a copy until the end."""
-    assert run_program(COUNTED, head, tmp_path, SPEC=json.dumps(SEARCHED)) == [0, 3, 1]
+    assert run_program(COUNTED_PUTS, head, tmp_path, SPEC=json.dumps(SEARCH_SPEC)) == [0, 3, 1]
 
 
 def test_trials_of_one_node_read_the_same_memory(head: SharedHead, tmp_path: Path) -> None:
     """Both at once, each in its process: the same bytes of the same mapped file, which neither may write."""
     together = tmp_path / "together"
     together.mkdir()
-    one, other = run_program(WHERE, head, tmp_path, TOGETHER=str(together))
+    one, other = run_program(ADDRESSES, head, tmp_path, TOGETHER=str(together))
     assert one["pid"] != other["pid"]
     assert one["place"] == other["place"]
     assert {found["shared"] for found in (one, other)} == {"s"}
@@ -115,10 +115,10 @@ def test_trials_of_one_node_read_the_same_memory(head: SharedHead, tmp_path: Pat
 def test_jobs_on_a_graph_give_the_numbers_they_give_without_ray(
     env: dict[str, str], head: SharedHead, tmp_path: Path
 ) -> None:
-    spec = yaml_spec.write(tmp_path / "spec.yaml", NODES)
+    spec = yaml_spec.write(tmp_path / "spec.yaml", NODES_SPEC)
     head.run("run", spec, "--out", "ray", folder=tmp_path)
     with driving("run", spec, "--out", "local", "--local", folder=tmp_path, env=env) as driver:
-        assert driver.wait(within_s=300) == 0, driver.said()
+        assert driver.wait(within_s=300) == 0, driver.output()
     found = []
     for out in ("ray", "local"):
         rows = Results(tmp_path / out).metrics()

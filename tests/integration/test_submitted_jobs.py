@@ -14,11 +14,11 @@ import psutil
 import pytest
 import yaml_spec
 from comparing import assert_same_numbers
-from driving import Patience, driving
-from object_store import BUCKET, ObjectStore, environment
+from driving import StepDelay, driving
+from object_store import BUCKET, ObjectStore, environment_variables
 from ray_head import Head, ray_head
-from watching import checkpoints, completed, count, in_the_middle
-from yaml_spec import FEW
+from watching import checkpoints, completed, count, runs_in_progress
+from yaml_spec import SHORT_METHODS
 
 from pruneyard.cluster.access import Access
 from pruneyard.cluster.jobs import job_server
@@ -27,27 +27,27 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 
-WITHIN_S = 600.0  # of what takes seconds on an idle machine
-PYTHON = ("--python", sys.executable)  # that of the cluster is not on its path
+WITHIN_S = 600.0  # for what takes seconds on an idle machine
+PYTHON = ("--python", sys.executable)  # the interpreter of the cluster is not on its path
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def patience(tmp_path_factory: pytest.TempPathFactory) -> Patience:
-    return Patience(tmp_path_factory.mktemp("patience"), 0)
+def step_delay(tmp_path_factory: pytest.TempPathFactory) -> StepDelay:
+    return StepDelay(tmp_path_factory.mktemp("step-delay"), 0)
 
 
 @pytest.fixture(scope="module")
-def job_head(env: dict[str, str], patience: Patience, object_server: ObjectStore) -> Iterator[Head]:
-    """The cluster knows an object store, which who submits to it does not."""
-    with ray_head(env | patience.env | object_server.env) as started:
+def job_head(env: dict[str, str], step_delay: StepDelay, object_server: ObjectStore) -> Iterator[Head]:
+    """Yields a head with the credentials of an object store, which its users do not have."""
+    with ray_head(env | step_delay.env | object_server.env) as started:
         yield started
 
 
 @pytest.fixture
-def told(env: dict[str, str], job_head: Head, tmp_path: Path) -> dict[str, str]:
-    """The user's environment: the token, and addresses of other clusters, which must not matter."""
+def user_env(env: dict[str, str], job_head: Head, tmp_path: Path) -> dict[str, str]:
+    """Returns the user's environment, with the token and with addresses of other clusters, which must not matter."""
     return {
         **env,
         "RAY_AUTH_TOKEN": job_head.token,
@@ -58,11 +58,11 @@ def told(env: dict[str, str], job_head: Head, tmp_path: Path) -> dict[str, str]:
 
 
 def pruneyard(
-    *words: str | Path, env: dict[str, str], folder: Path, code: int = 0, fresh: bool = False
+    *arguments: str | Path, env: dict[str, str], folder: Path, code: int = 0, fresh: bool = False
 ) -> tuple[str, str]:
-    """stdout and stderr of a call that must exit with `code`."""
-    with driving(*words, folder=folder, env=env, fresh=fresh) as driver:
-        assert driver.wait(within_s=WITHIN_S) == code, driver.said()
+    """Runs a command that must exit with `code`; returns its stdout and stderr."""
+    with driving(*arguments, folder=folder, env=env, fresh=fresh) as driver:
+        assert driver.wait(within_s=WITHIN_S) == code, driver.output()
         assert "Traceback" not in driver.stderr, driver.stderr
         assert env.get("RAY_AUTH_TOKEN", "none was given") not in driver.stdout + driver.stderr
         return driver.stdout, driver.stderr
@@ -72,32 +72,32 @@ def test_a_submitted_study_that_is_stopped_resumed_and_killed_loses_nothing(
     short_spec: Path,
     short_reference: Path,
     job_head: Head,
-    told: dict[str, str],
-    patience: Patience,
+    user_env: dict[str, str],
+    step_delay: StepDelay,
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "shared" / "out"
-    patience.set(2)  # so that it is still under way when a busy machine has made two more calls
-    words = ("submit", short_spec, "--address", job_head.url, "--out", out, *PYTHON)
-    job, said = pruneyard(*words, env=told, folder=tmp_path)
+    step_delay.set(2)  # so that it still runs when a busy machine has made two more calls
+    arguments = ("submit", short_spec, "--address", job_head.url, "--out", out, *PYTHON)
+    job, output = pruneyard(*arguments, env=user_env, folder=tmp_path)
     job = job.strip()
     assert job.endswith("-1")
-    assert f"5 jobs, submitted to {job_head.url} with a token" in said
+    assert f"5 jobs, submitted to {job_head.url} with a token" in output
 
-    again, said = pruneyard(*words, env=told, folder=tmp_path)
-    assert again.strip() == job, "the same study twice at a time"
-    assert "is under way already" in said
-    _, said = pruneyard("wait", job, "--timeout", "1", env=told, folder=tmp_path, code=124)
-    assert f"{job} is still" in said
+    again, output = pruneyard(*arguments, env=user_env, folder=tmp_path)
+    assert again.strip() == job, "the same study runs twice at a time"
+    assert "is under way already" in output
+    _, output = pruneyard("wait", job, "--timeout", "1", env=user_env, folder=tmp_path, code=124)
+    assert f"{job} is still" in output
 
-    patience.set(0.15)
+    step_delay.set(0.15)
     deadline = time.monotonic() + WITHIN_S
-    while not (completed(out) and in_the_middle(out)):
+    while not (completed(out) and runs_in_progress(out)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    patience.set(2)
-    _, said = pruneyard("stop", job, env=told, folder=tmp_path, code=3)
-    assert f"{job} stopped" in said
+    step_delay.set(2)
+    _, output = pruneyard("stop", job, env=user_env, folder=tmp_path, code=3)
+    assert f"{job} stopped" in output
     assert count(out, Status.INTERRUPTED) >= 1
     assert count(out, Status.FAILED) == 0
     assert RunFolder(out).report.exists()
@@ -105,46 +105,46 @@ def test_a_submitted_study_that_is_stopped_resumed_and_killed_loses_nothing(
         assert list(RunFolder(out).checkpoints(key).glob("step-*"))
     finished = completed(out)
     for verb in ("wait", "stop", "kill"):
-        pruneyard(verb, job, env=told, folder=tmp_path, code=3)
+        pruneyard(verb, job, env=user_env, folder=tmp_path, code=3)
 
     before = checkpoints(out)
-    second, _ = pruneyard(*words, env=told, folder=tmp_path)
+    second, _ = pruneyard(*arguments, env=user_env, folder=tmp_path)
     second = second.strip()
     assert second.endswith("-2")
     deadline = time.monotonic() + WITHIN_S
-    while not in_the_middle(out, besides=before):
+    while not runs_in_progress(out, exclude=before):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     with job_server(Access(address=job_head.url, token=job_head.token)) as server:
         driver = psutil.Process(server.view(second).driver_pid)
     started = time.monotonic()
-    pruneyard("kill", second, env=told, folder=tmp_path, code=3)
+    pruneyard("kill", second, env=user_env, folder=tmp_path, code=3)
     print(f"killed in {time.monotonic() - started:.1f} s")
     assert not driver.is_running() or driver.status() == psutil.STATUS_ZOMBIE
 
-    patience.set(0)
-    shown, said = pruneyard(*words, "--follow", env=told, folder=tmp_path)
-    assert "-3 finished" in said
+    step_delay.set(0)
+    shown, output = pruneyard(*arguments, "--follow", env=user_env, folder=tmp_path)
+    assert "-3 finished" in output
     assert f"report: {out}/report.html" in shown
     assert_same_numbers(out, short_reference)
     attempts = Store(RunFolder(out)).runs(latest=False).to_pandas()
     for key, attempt in finished.items():
         assert list(attempts[attempts["run_key"] == key]["attempt"]) == [attempt], "a finished job ran again"
-    assert count(out, Status.COMPLETED) == len(FEW)
+    assert count(out, Status.COMPLETED) == len(SHORT_METHODS)
 
-    listed, _ = pruneyard("status", "--address", job_head.url, env=told, folder=tmp_path)
+    listed, _ = pruneyard("status", "--address", job_head.url, env=user_env, folder=tmp_path)
     states = {line.split()[0]: line.split()[1] for line in listed.splitlines()[1:]}
     stem = job.removesuffix("-1")
     assert states == {job: "stopped", second: "stopped", f"{stem}-3": "finished"}, "helpers are not listed"
-    alone, _ = pruneyard("status", f"{stem}-3", env=told, folder=tmp_path)
-    assert f"report: {out}/report.html" in alone
-    whole, _ = pruneyard("logs", f"{stem}-3", env=told, folder=tmp_path)
-    assert whole == shown.partition("\n")[2], "--follow shows the log, once and whole, after the job's name"
+    status, _ = pruneyard("status", f"{stem}-3", env=user_env, folder=tmp_path)
+    assert f"report: {out}/report.html" in status
+    log, _ = pruneyard("logs", f"{stem}-3", env=user_env, folder=tmp_path)
+    assert log == shown.partition("\n")[2], "--follow shows the log, once and whole, after the job's name"
 
-    kept = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
-    assert len(kept) == 3
-    assert all(job_head.token not in path.read_text() for path in kept)
-    assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
+    state_files = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    assert len(state_files) == 3
+    assert all(job_head.token not in path.read_text() for path in state_files)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in state_files)
     with job_server(Access(address=job_head.url, token=job_head.token)) as server:
         assert all(job_head.token not in repr(view) for view in server.views())
 
@@ -154,58 +154,108 @@ def test_a_submitted_study_keeps_its_results_in_an_object_store(
     short_reference: Path,
     job_head: Head,
     object_server: ObjectStore,
-    told: dict[str, str],
-    patience: Patience,
+    user_env: dict[str, str],
+    step_delay: StepDelay,
     tmp_path: Path,
 ) -> None:
-    patience.set(0)
+    step_delay.set(0)
     out = f"s3://{BUCKET}/submitted"
-    words = ("submit", short_spec, "--address", job_head.url, "--out", out, *PYTHON, "--follow")
-    shown, said = pruneyard(*words, env=told, folder=tmp_path)
-    assert "-1 finished" in said
+    arguments = ("submit", short_spec, "--address", job_head.url, "--out", out, *PYTHON, "--follow")
+    shown, output = pruneyard(*arguments, env=user_env, folder=tmp_path)
+    assert "-1 finished" in output
     assert f"report: {out}/report.html" in shown
-    with environment(object_server.env):
+    with environment_variables(object_server.env):
         assert_same_numbers(out, short_reference)
-        assert Store(RunFolder(out)).runs(latest=False).num_rows == len(FEW)
+        assert Store(RunFolder(out)).runs(latest=False).num_rows == len(SHORT_METHODS)
 
 
 def test_a_study_submitted_next_to_modules_of_the_user_imports_none_of_them(
-    installed: dict[str, str], job_head: Head, told: dict[str, str], patience: Patience, hostile: Path
+    installed: dict[str, str], job_head: Head, user_env: dict[str, str], step_delay: StepDelay, hostile: Path
 ) -> None:
-    patience.set(0)
+    step_delay.set(0)
     tables = yaml_spec.spec_of([{"name": "dense"}], name="beside", schedule={"name": "cosine"})
     spec = yaml_spec.write(hostile / "spec.yaml", {**tables, "budget": {"steps": 3, "batch_size": 32}})
-    words = ("submit", spec, "--address", job_head.url, "--out", hostile / "out", *PYTHON, "--follow")
-    env = {**told, "PYTHONPATH": installed["PYTHONPATH"]}
-    _, said = pruneyard(*words, env=env, folder=hostile, fresh=True)
-    assert "-1 finished" in said
+    arguments = ("submit", spec, "--address", job_head.url, "--out", hostile / "out", *PYTHON, "--follow")
+    env = {**user_env, "PYTHONPATH": installed["PYTHONPATH"]}
+    _, output = pruneyard(*arguments, env=env, folder=hostile, fresh=True)
+    assert "-1 finished" in output
     assert list(Results(hostile / "out").runs()["status"]) == ["COMPLETED"]
+
+
+SIZES = "WIDTH = 12\n"
+NETS = """
+from torch import nn
+
+from sizes import WIDTH
+
+
+class Net(nn.Module):
+    def __init__(self, in_features, num_classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(in_features, WIDTH), nn.ReLU(), nn.Linear(WIDTH, num_classes))
+
+    def forward(self, images):
+        return self.layers(images)
+"""
+FUNCTION = """
+from sizes import WIDTH
+
+
+def train(context, lr):
+    for step in range(3):
+        context.report(step=step + 1, height=WIDTH * lr * (step + 1))
+"""
+
+
+def test_networks_and_functions_of_files_are_shipped_with_what_they_import(
+    job_head: Head, user_env: dict[str, str], step_delay: StepDelay, tmp_path: Path
+) -> None:
+    """The files are gone from their folder before the study begins."""
+    step_delay.set(0)
+    code, out = tmp_path / "code", tmp_path / "out"
+    code.mkdir()
+    files = {"sizes.py": SIZES, "nets.py": NETS, "work.py": FUNCTION}
+    for name, text in files.items():
+        (code / name).write_text(text)
+    tables = yaml_spec.spec_of([{"name": "static", "density": 0.5}], name="net", schedule={"name": "cosine"})
+    network = {key: value for key, value in tables.items() if key != "name"}
+    network |= {"model": "nets.py:Net", "budget": {"steps": 3, "batch_size": 32}}
+    function = {"kind": "function", "function": "work.py:train", "arguments": {"lr": 0.5}}
+    spec = yaml_spec.write(code / "spec.yaml", {"name": "own", "stages": {"net": network, "work": function}})
+    job, _ = pruneyard("submit", spec, "--address", job_head.url, "--out", out, *PYTHON, env=user_env, folder=code)
+    for name in files:
+        (code / name).unlink()
+    pruneyard("wait", job.strip(), "--timeout", str(WITHIN_S), env=user_env, folder=tmp_path)
+    results = Results(out)
+    assert list(results.runs()["status"]) == ["COMPLETED", "COMPLETED"], list(results.runs()["error"])
+    heights = results.metrics().query("name == 'height'").sort_values("step")["value"]
+    assert list(heights) == [6.0, 12.0, 18.0]
 
 
 @contextlib.contextmanager
 def cutting_proxy(url: str, *, after_s: float) -> Iterator[str]:
-    """Passes bytes on and cuts every connection that has lived for `after_s`, as middle boxes do."""
+    """Forwards bytes and cuts every connection that is older than `after_s`, as middleboxes do."""
     target = ("127.0.0.1", int(url.rpartition(":")[2]))
-    over = threading.Event()
+    closed = threading.Event()
 
-    def pass_on(near: socket.socket) -> None:
-        with contextlib.suppress(OSError), near, socket.create_connection(target) as far:
-            until = time.monotonic() + after_s
-            while time.monotonic() < until and not over.is_set():
-                for source in select.select([near, far], [], [], 0.05)[0]:
+    def forward(client: socket.socket) -> None:
+        with contextlib.suppress(OSError), client, socket.create_connection(target) as upstream:
+            deadline = time.monotonic() + after_s
+            while time.monotonic() < deadline and not closed.is_set():
+                for source in select.select([client, upstream], [], [], 0.05)[0]:
                     content = source.recv(65536)
                     if not content:
                         return
-                    (far if source is near else near).sendall(content)
+                    (upstream if source is client else client).sendall(content)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         threads = []
 
         def serve() -> None:
-            while not over.is_set():
+            while not closed.is_set():
                 with contextlib.suppress(TimeoutError):
-                    thread = threading.Thread(target=pass_on, args=(server.accept()[0],), daemon=True)
+                    thread = threading.Thread(target=forward, args=(server.accept()[0],), daemon=True)
                     thread.start()
                     threads.append(thread)
 
@@ -214,7 +264,7 @@ def cutting_proxy(url: str, *, after_s: float) -> Iterator[str]:
         try:
             yield f"http://127.0.0.1:{server.getsockname()[1]}"
         finally:
-            over.set()
+            closed.set()
             for thread in (accepting, *threads):
                 thread.join()
 
@@ -232,14 +282,14 @@ def test_following_a_log_resumes_after_a_broken_connection(job_head: Head) -> No
     ):
         ended = server.follow(view.job_id, pieces.append)
     with job_server(Access(address=job_head.url, token=job_head.token)) as server:
-        whole = server.logs(view.job_id)
-    assert "".join(pieces) == whole
+        log = server.logs(view.job_id)
+    assert "".join(pieces) == log
     shown = "".join(pieces).splitlines()
     assert [line for line in shown if line.startswith("line ")] == lines
     assert (ended.status, ended.exit_code, ended.code) == ("FAILED", 3, 3)
 
 
-def exits(job_head: Head, command: str) -> tuple[str, int]:
+def status_and_code(job_head: Head, command: str) -> tuple[str, int]:
     with job_server(Access(address=job_head.url, token=job_head.token)) as server:
         folder = Path(__file__).parent / "foreign_plugins"
         view = server.wait(server.submit(command, prefix="exits", folder=folder, metadata={}).job_id)
@@ -247,28 +297,28 @@ def exits(job_head: Head, command: str) -> tuple[str, int]:
 
 
 def test_the_exit_code_of_the_command_is_passed_on(job_head: Head) -> None:
-    assert exits(job_head, "exit 0") == ("SUCCEEDED", 0)
-    assert exits(job_head, "exit 2") == ("FAILED", 2)
-    assert exits(job_head, "kill -9 $$") == ("FAILED", 1)
-    assert exits(job_head, "no-such-python run") == ("FAILED", 4)
+    assert status_and_code(job_head, "exit 0") == ("SUCCEEDED", 0)
+    assert status_and_code(job_head, "exit 2") == ("FAILED", 2)
+    assert status_and_code(job_head, "kill -9 $$") == ("FAILED", 1)
+    assert status_and_code(job_head, "no-such-python run") == ("FAILED", 4)
 
 
 def test_other_versions_on_the_cluster_are_refused_before_anything_runs(job_head: Head, tmp_path: Path) -> None:
     (tmp_path / "pins.json").write_text('{"python": "3.11.99", "numpy": "0.1"}')
-    checked = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "pruneyard.cluster.pins", "pins.json"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert checked.returncode == 2
-    assert "numpy is" in checked.stderr
-    assert "the study was submitted with 0.1" in checked.stderr
+    assert result.returncode == 2
+    assert "numpy is" in result.stderr
+    assert "the study was submitted with 0.1" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("address", "token", "code", "words"),
+    ("address", "token", "code", "message"),
     [
         ("", "wrong" * 8, 4, "no token, or a wrong one, for the job server at"),
         ("", None, 4, "no token, or a wrong one, for the job server at"),
@@ -279,21 +329,21 @@ def test_other_versions_on_the_cluster_are_refused_before_anything_runs(job_head
     ],
 )
 def test_what_cannot_be_reached_or_must_not_be_is_said_at_once(
-    job_head: Head, told: dict[str, str], tmp_path: Path, address: str, token: str | None, code: int, words: str
+    job_head: Head, user_env: dict[str, str], tmp_path: Path, address: str, token: str | None, code: int, message: str
 ) -> None:
-    given = {**told, "HOME": str(tmp_path)}
-    del given["RAY_AUTH_TOKEN"]
+    env = {**user_env, "HOME": str(tmp_path)}
+    del env["RAY_AUTH_TOKEN"]
     if token is not None:
-        given["RAY_AUTH_TOKEN"] = token
+        env["RAY_AUTH_TOKEN"] = token
     started = time.monotonic()
-    out, said = pruneyard("status", "--address", address or job_head.url, env=given, folder=tmp_path, code=code)
-    assert (out, words in said, "secret@" in said) == ("", True, False), said
-    assert len(said.splitlines()) == 1
+    out, output = pruneyard("status", "--address", address or job_head.url, env=env, folder=tmp_path, code=code)
+    assert (out, message in output, "secret@" in output) == ("", True, False), output
+    assert len(output.splitlines()) == 1
     assert time.monotonic() - started < 90, "a busy machine may need long to import Ray, but not minutes"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (("submit", "quickstart", "--out", "out"), "--out out: it must be an absolute path"),
         (("submit", "quickstart", "--set", "method.densty=1"), "densty"),
@@ -302,7 +352,7 @@ def test_what_cannot_be_reached_or_must_not_be_is_said_at_once(
     ],
 )
 def test_bad_usage_is_said_with_what_there_is(
-    job_head: Head, told: dict[str, str], tmp_path: Path, words: Sequence[str], said: str
+    job_head: Head, user_env: dict[str, str], tmp_path: Path, arguments: Sequence[str], message: str
 ) -> None:
-    _, found = pruneyard(*words, "--address", job_head.url, env=told, folder=tmp_path, code=2)
-    assert said in found
+    _, output = pruneyard(*arguments, "--address", job_head.url, env=user_env, folder=tmp_path, code=2)
+    assert message in output

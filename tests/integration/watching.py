@@ -12,50 +12,56 @@ from pruneyard.reports.store import Store
 
 
 def count(folder: Path, status: Status) -> int:
-    """Runs whose newest attempt ended so."""
+    """Returns the number of runs whose newest attempt has that status."""
     return sum(found is status for found, _ in Store(RunFolder(folder)).statuses().values())
 
 
 def completed(folder: Path) -> dict[str, int]:
-    """Attempt of every finished run."""
+    """Returns the newest attempt of every finished run, by run key."""
     statuses = Store(RunFolder(folder)).statuses()
     return {key: attempt for key, (status, attempt) in statuses.items() if status is Status.COMPLETED}
 
 
 def checkpoints(folder: Path) -> set[Path]:
-    """Of all runs."""
+    """Returns the checkpoints of all runs."""
     return set(folder.glob("artifacts/*/checkpoints/step-*"))
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step at which it was taken."""
+    """Returns the step at which a checkpoint was saved."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
 def with_two_checkpoints(folder: Path) -> set[str]:
-    """Unfinished runs that may lose their newest checkpoint."""
+    """Returns unfinished runs that can lose their newest checkpoint and still resume."""
     keys = [path.parent.parent.name for path in checkpoints(folder)]
     return {key for key in keys if keys.count(key) >= 2} - completed(folder).keys()
 
 
-def in_the_middle(folder: Path, *, besides: set[Path] | None = None) -> set[str]:
-    """Unfinished runs with a checkpoint that is not among `besides` and far from the last step."""
-    fresh = {path for path in checkpoints(folder) - (besides or set()) if step_of(path) < NUM_STEPS * 0.6}
-    return {path.parent.parent.name for path in fresh} - completed(folder).keys()
+def runs_in_progress(folder: Path, *, exclude: set[Path] | None = None) -> set[str]:
+    """Returns unfinished runs with a checkpoint that is not in `exclude` and far from the last step."""
+    new = {path for path in checkpoints(folder) - (exclude or set()) if step_of(path) < NUM_STEPS * 0.6}
+    return {path.parent.parent.name for path in new} - completed(folder).keys()
 
 
-def meet(driver: Driver, folder: Path) -> None:
-    """Until an unfinished run has a checkpoint that was not there at the call, far from its last step."""
+def wait_for_new_checkpoint(driver: Driver, folder: Path) -> None:
+    """Waits until an unfinished run saves a checkpoint that is far from its last step."""
     before = checkpoints(folder)
-    driver.wait_until(lambda: bool(in_the_middle(folder, besides=before)), within_s=120)
+    driver.wait_until(lambda: bool(runs_in_progress(folder, exclude=before)), within_s=300)
 
 
-def at_once(runs: pd.DataFrame) -> int:
-    """The most runs that were between `started_at` and `ended_at` together."""
-    begun = [(at, 1) for at in runs["started_at"]]
-    ended = [(at, -1) for at in runs["ended_at"]]
-    most = now = 0
-    for _, change in sorted([*begun, *ended]):
-        now += change
-        most = max(most, now)
-    return most
+def wait_for_progress(driver: Driver, folder: Path) -> None:
+    """Waits until a run saves a checkpoint, however near its last step; slow steps must leave time for what follows."""
+    before = checkpoints(folder)
+    driver.wait_until(lambda: bool(checkpoints(folder) - before), within_s=300)
+
+
+def max_concurrent(runs: pd.DataFrame) -> int:
+    """Returns the largest number of runs that were between `started_at` and `ended_at` at the same time."""
+    started = [(time, 1) for time in runs["started_at"]]
+    ended = [(time, -1) for time in runs["ended_at"]]
+    largest = current = 0
+    for _, change in sorted([*started, *ended]):
+        current += change
+        largest = max(largest, current)
+    return largest

@@ -14,40 +14,40 @@ NUM_STEPS = 51  # three epochs of digits
 
 
 def spec_of(methods: Sequence[Mapping[str, Any]], *, name: str, **tables: Any) -> dict[str, Any]:
-    """A grid over whole method tables; `tables` replace or join the others."""
+    """Returns a spec with a grid over whole method tables; `tables` replace its other tables or add to them."""
     return {
         "name": name,
         "kind": "sparse",
         "data": {"name": "digits"},
         "model": {"name": "mlp", "width": 32},
-        "schedule": {"name": "patient"},
+        "schedule": {"name": "slow_cosine"},
         "budget": {"epochs": 3, "batch_size": 64, "checkpoint_every_s": 0.2},
         **tables,
         "grid": {"method": [dict(method) for method in methods], **tables.get("grid", {})},
     }
 
 
-FEW = ("dense", "static", "rigl", "set", "magnitude")
+SHORT_METHODS = ("dense", "static", "rigl", "set", "magnitude")
 
 
-def methods(chosen: Sequence[str], *, name: str) -> dict[str, Any]:
-    """Each of the methods once, with mask updates every few steps where it has them."""
+def methods_spec(method_names: Sequence[str], *, name: str) -> dict[str, Any]:
+    """Returns a spec of each method once, with mask updates every few steps where it has them."""
     tables = []
-    for method in chosen:
+    for method in method_names:
         fields = {field.name for field in dataclasses.fields(find(METHODS, method))}
         density = {"density": 0.2} if "density" in fields else {}
-        often = {"schedule": {"every": 5}} if "schedule" in fields else {}
-        tables.append({"name": method, **density, **often})
+        schedule = {"schedule": {"every": 5}} if "schedule" in fields else {}
+        tables.append({"name": method, **density, **schedule})
     return spec_of(tables, name=name)
 
 
-def few(folder: Path, **resources: float) -> Path:
-    """These jobs as a file, with their run keys, which do not depend on the resources."""
-    return write(folder / "spec.yaml", methods(FEW, name="a-few") | {"resources": resources})
+def write_short_spec(folder: Path, **resources: float) -> Path:
+    """Writes the spec of `short_spec` with other resources, on which run keys do not depend."""
+    return write(folder / "spec.yaml", methods_spec(SHORT_METHODS, name="short") | {"resources": resources})
 
 
-def halved() -> dict[str, Any]:
-    """One good and three bad learning rates under successive halving."""
+def halving_spec() -> dict[str, Any]:
+    """Returns a spec of one good and three bad learning rates under successive halving."""
     return spec_of(
         [{"name": "static", "density": 0.5}],
         name="halved",
@@ -58,7 +58,7 @@ def halved() -> dict[str, Any]:
 
 
 def write(path: Path, spec: Mapping[str, Any]) -> Path:
-    """The spec as a file."""
+    """Writes the spec to a file; returns its path."""
     with path.open("w") as file:
         YAML().dump(dict(spec), file)
     return path

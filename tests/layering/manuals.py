@@ -62,3 +62,9 @@ def anchors(page: Path) -> set[str]:
     """Returns the anchors that GitHub makes of a page's headings."""
     headings = re.findall(r"^#+ (.*)$", prose(page), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def user_files() -> dict[str, str]:
+    """Returns the files that workloads/README.md gives to save in the folder in which a study is started, by name."""
+    shown = r"[Ss]ave this as `(\w+\.py)`:\n\n```python\n(.*?)^```$"
+    return dict(re.findall(shown, MANUALS["workloads"].read_text(), flags=re.M | re.S))

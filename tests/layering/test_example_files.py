@@ -34,7 +34,7 @@ def test_the_manual_has_a_file_for_each_thing_to_add() -> None:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with the manual's files in the folders that it names; returns the folder to import it from."""
+    """Copies the package with the manual's files in the folders that it names; returns the folder to import it from."""
     folder = tmp_path_factory.mktemp("copy")
     package = folder / "pruneyard"
     shutil.copytree(ROOT / "orchestrator" / "api", package)

@@ -25,9 +25,11 @@ from manuals import (
     inline_code,
     name_of,
     prose,
+    user_files,
 )
 from published_schemas import check_kuberay, check_ray_up, documents
 from ruamel.yaml import YAML
+from user_outputs import made_up, write_outputs
 
 import pruneyard
 from pruneyard.cluster.manifests.rendering import FORMATS
@@ -37,6 +39,7 @@ from pruneyard.orchestrator.spec.codec import hints_of
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.stage import Header
 from pruneyard.reports.records import schema_markdown
+from pruneyard.workloads.function.context import FunctionContext
 from pruneyard.workloads.plugins import find_job, kinds, names
 from pruneyard.workloads.workload import Context
 
@@ -46,7 +49,7 @@ FAMILIES = {
     ".".join(path.parent.relative_to(ROOT / "workloads").parts)
     for folder in ("methods", "objectives", "gradients", "optimizers", "schedules", "models", "sources", "selectors", "conformal")
     for path in (ROOT / "workloads").rglob(f"{folder}/__init__.py")
-} | {"calibrate.scores", "deploy.formats", "nodes.splits"}
+} | {"calibrate.scores", "deploy.formats", "nodes.splits", "sparse.patterns"}
 EXAMPLES = ("sensitivity_drop", "confidence_penalty", "stripes", "pooled_convnet", "nearest_mean")  # files to copy
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -65,10 +68,20 @@ def test_readme_is_short_and_both_commands_are_on_its_first_screen() -> None:
 def test_the_spec_of_readme_is_short_and_means_the_same_jobs_in_python() -> None:
     (text,) = blocks(README, "yaml")
     assert len(text.splitlines()) <= 15
-    (code,) = blocks(README, "python")
+    code, _ = blocks(README, "python")
     call = next(node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call) and node.args)
     written, in_python = load_spec(YAML(typ="safe").load(text)), load_spec(ast.literal_eval(call.args[0]))
     assert [job.key for job in written.jobs] == [job.key for job in in_python.jobs]
+
+
+def test_the_sweep_of_readme_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, code = blocks(README, "python")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(code.replace('out="out/train"', 'out="out/train", local=True'), names)
+    assert len(names["results"].runs()) == 9
+    assert names["results"].best("accuracy")["val/accuracy"] == pytest.approx(1, abs=0.05)
+    assert Path("out/train/report.html").is_file()
 
 
 @every_page
@@ -98,7 +111,11 @@ def test_every_spec_that_a_command_names_is_packaged_or_shown(page: Path) -> Non
 
 
 @every_page
-def test_every_whole_spec_is_valid(page: Path) -> None:
+def test_every_whole_spec_is_valid(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_outputs(tmp_path / "outputs.csv", *made_up())
+    monkeypatch.chdir(tmp_path)
+    for name, text in user_files().items():
+        Path(name).write_text(text)
     for text in blocks(page, "yaml"):
         tables = YAML(typ="safe").load(text)
         if "name" in tables and tables.get("kind", "sparse") in kinds():
@@ -117,7 +134,7 @@ def test_every_part_of_a_spec_fits_a_job(page: Path) -> None:
 
 @every_page
 def test_every_key_in_a_code_span_is_one_of_specs(page: Path) -> None:
-    fields = {name for kind in kinds() for name in hints_of(find_job(kind))} | set(hints_of(Header)) | {"networks"}
+    fields = {name for kind in kinds() for name in hints_of(find_job(kind))} | set(hints_of(Header)) | {"networks", "plugins"}
     for code in inline_code(page):
         if found := re.match(r"(\w+): [\[{].*[\]}]$", code):
             assert found[1] in fields, code
@@ -176,7 +193,7 @@ def test_dotted_names_in_code_spans_exist(page: Path) -> None:
         if found := re.match(r"((?:pruneyard|results)(?:\.\w+)+)(\(|$)", code):
             _resolve(found[1].replace("results.", "pruneyard.Results."))
         if found := re.match(r"context\.(\w+)", code):
-            assert found[1] in Context.__dataclass_fields__, code
+            assert found[1] in Context.__dataclass_fields__ or hasattr(FunctionContext, found[1]), code
 
 
 def _resolve(name: str) -> Any:

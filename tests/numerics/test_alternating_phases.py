@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_NETWORK
 from pruneyard.testing.cases import each_case
+from pruneyard.testing.loss_evaluation import NO_NETWORK
 from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
@@ -45,7 +45,7 @@ def moment(step: int, state: SparseState, *, num_steps: int) -> UpdateContext:
 
 
 def states(method: MaskUpdater, num_steps: int) -> list[SparseState]:
-    """After every step's update."""
+    """Returns the states after every step's update."""
     state = method.start(draw(0), generator=generator())
     found = []
     for step in range(num_steps):
@@ -137,7 +137,7 @@ def test_what_was_dropped_comes_back_as_zero_and_is_trained_again(tmp_path: Path
 
 
 def saved(folder: Path, step: int, scratch: Path) -> Checkpoint:
-    """One of the checkpoints that a run left."""
+    """Returns one of the checkpoints of a run."""
     scratch.mkdir()
     (scratch / f"step-{step:09d}").symlink_to(folder / f"step-{step:09d}")
     found = CheckpointFolder(scratch).load(torch.device("cpu"))

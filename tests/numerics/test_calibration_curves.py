@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from overconfident import overconfident_rows
 from scipy.special import gammaln, logit, logsumexp
 from sklearn.isotonic import IsotonicRegression
-from too_sure import drawn
 
 from pruneyard.testing.cases import each_case
 from pruneyard.workloads.calibrate.calibrator import Floats
@@ -21,7 +21,7 @@ from pruneyard.workloads.metrics.classification import expected_calibration_erro
 
 
 def binary(p: list[float]) -> Floats:
-    """Logits of two classes whose softmax gives class 1 these probabilities."""
+    """Returns logits of two classes whose softmax gives class 1 these probabilities."""
     return np.column_stack([np.zeros(len(p)), logit(p)])
 
 
@@ -53,7 +53,7 @@ def test_the_curve_is_that_of_scikit_learn(seed: int, num_rows: int) -> None:
 
 
 def test_the_pooled_curve_is_one_for_all_classes_and_the_uniform_share_is_as_stated() -> None:
-    logits, labels = drawn(300, 3)
+    logits, labels = overconfident_rows(300, 3)
     fitted = Isotonic().fit(logits, labels, seed=0)
     p = softmax(logits)
     q = np.interp(p, *fit_monotone_curve(p.ravel(), (labels[:, None] == np.arange(3)).ravel())) + 1e-9 * p
@@ -153,8 +153,8 @@ def test_a_spline_takes_confidence_to_accuracy_by_hand() -> None:
 
 
 def test_a_spline_calibrates_the_confidence_of_a_network_that_is_too_sure() -> None:
-    logits, labels = drawn(20_000, 5)
-    new, new_labels = drawn(20_000, 5, seed=1)
+    logits, labels = overconfident_rows(20_000, 5)
+    new, new_labels = overconfident_rows(20_000, 5, seed=1)
     fitted = Spline().fit(logits, labels, seed=0)
     assert expected_calibration_error(softmax(new), new_labels) > 0.15
     assert expected_calibration_error(np.exp(fitted.log_probabilities(new)), new_labels) < 0.02

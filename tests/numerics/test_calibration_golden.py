@@ -37,7 +37,7 @@ from pruneyard.workloads.metrics.classification import (
 
 
 def two_class(confidence: list[float], correct: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that predict class 0 with these confidences; only where all are above a half."""
+    """Returns rows that predict class 0 with these confidences, which must all be above a half."""
     c = np.array(confidence)
     return np.column_stack([c, 1 - c]), 1 - np.array(correct)
 

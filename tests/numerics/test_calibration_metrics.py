@@ -14,6 +14,7 @@ from pruneyard.workloads.metrics.classification import (
     accuracy,
     adaptive_calibration_error,
     brier_score,
+    class_counts,
     class_probabilities,
     expected_calibration_error,
     negative_log_likelihood,
@@ -119,6 +120,7 @@ def test_metrics_of_logits_are_those_of_their_probabilities() -> None:
         "ece": expected_calibration_error(probabilities, Y),
         "ece_adaptive": adaptive_calibration_error(probabilities, Y),
         "brier": brier_score(probabilities, Y),
+        **class_counts(logits, Y).metrics(),
     }
 
 

@@ -25,7 +25,7 @@ seeds = st.integers(0, 10_000)
 
 
 def random_rows(seed: int, *, rows: int = 300, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Logits whose confidences lie on no edge."""
+    """Returns logits whose confidences lie on no edge."""
     generator = np.random.default_rng(seed)
     return generator.normal(size=(rows, classes)) * 2, generator.integers(classes, size=rows)
 

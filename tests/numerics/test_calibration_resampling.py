@@ -14,7 +14,7 @@ from pruneyard.workloads.metrics.classification import (
 
 
 def calibrated(seed: int, rows: int) -> np.ndarray:
-    """Ten classes, logits of standard deviation 2."""
+    """Returns rows of ten classes, with logits of standard deviation 2."""
     return softmax(np.random.default_rng(seed).normal(size=(rows, 10)) * 2)
 
 

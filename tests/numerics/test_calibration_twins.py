@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from pruneyard.testing.cases import each_case
 from pruneyard.workloads.metrics.classification import (
@@ -39,7 +40,7 @@ Rows = list[tuple[float, bool]]
 
 
 def drawn(seed: int, rows: int, classes: int, *, tied: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Random probabilities and labels; tied: of few distinct values, as votes are."""
+    """Returns random probabilities and labels; tied: with few distinct values, as votes have."""
     generator = np.random.default_rng(seed)
     if tied:
         votes = generator.multinomial(4, [1 / classes] * classes, size=rows)
@@ -64,7 +65,7 @@ def equal_width_groups(rows: Rows, num_bins: int) -> list[Rows]:
 
 
 def equal_mass_groups(rows: Rows, num_bins: int) -> list[Rows]:
-    """Rows of equal confidence count with their mean outcome, whichever group they fall into."""
+    """Returns groups of rows; rows of equal confidence count with their mean outcome, whichever group they fall into."""
     ordered = sorted(rows, key=lambda row: row[0])
     same: dict[float, list[float]] = {}
     for confidence, hit in ordered:
@@ -252,6 +253,9 @@ def test_no_metric_depends_on_constants_or_impossible_outputs_added_to_a_row(see
             "aurc": aurc(p, y),
             "e_aurc": e_aurc(p, y),
             "augrc": augrc(p, y),
+            "balanced_accuracy": np.mean(recalls := [np.mean(p.argmax(axis=1)[y == k] == k) for k in range(4)]),
+            "accuracy_of_worst_class": min(recalls),
+            "macro_f1": f1_score(y, p.argmax(axis=1), average="macro"),
         },
         abs=1e-7,
     )

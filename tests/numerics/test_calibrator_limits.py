@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from overconfident import overconfident_rows
 from scipy.optimize import check_grad, minimize
 from scipy.special import expit, log_softmax
-from too_sure import drawn
 
 from pruneyard.testing.cases import each_case
 from pruneyard.workloads.calibrate.calibrator import Calibrator, Floats, keeping_argmax
@@ -46,7 +46,7 @@ def test_platt_on_a_score_that_says_nothing_is_the_mean_target() -> None:
 
 
 def test_platt_equals_a_general_minimiser_and_two_classes_have_one_curve() -> None:
-    logits, labels = drawn(200, 2)
+    logits, labels = overconfident_rows(200, 2)
     score, targets = logits[:, 1] - logits[:, 0], smoothed_targets(labels == 1)
 
     def loss(curve: Floats) -> float:
@@ -77,7 +77,7 @@ def test_odds_are_exact_where_probabilities_are_not() -> None:
 def test_beta_with_equal_weights_and_no_bias_is_temperature_scaling_of_two_classes(
     temperature: float, seed: int
 ) -> None:
-    logits, _ = drawn(20, 2, seed)
+    logits, _ = overconfident_rows(20, 2, seed)
     same = np.full(2, 1 / temperature)
     fitted = FittedBeta(num_classes=np.array(2), a=same, b=same, c=np.zeros(2), ridge=np.array(0.0))
     expected = log_softmax(logits / temperature, axis=1)
@@ -86,7 +86,7 @@ def test_beta_with_equal_weights_and_no_bias_is_temperature_scaling_of_two_class
 
 def test_beta_keeps_its_weights_from_falling_below_zero_and_is_the_best_that_does() -> None:
     """Labels against the probabilities, so that free weights would be negative: a bounded search agrees."""
-    logits, labels = drawn(300, 2)
+    logits, labels = overconfident_rows(300, 2)
     labels = np.where(np.arange(300) % 3 == 0, labels, 1 - labels)
     fitted = Beta(ridge=1e-4).fit(logits, labels, seed=0)
     assert isinstance(fitted, FittedBeta)
@@ -112,7 +112,7 @@ def test_beta_keeps_its_weights_from_falling_below_zero_and_is_the_best_that_doe
 
 
 def test_vector_with_equal_weights_is_temperature_scaling() -> None:
-    logits, labels = drawn(400, 5)
+    logits, labels = overconfident_rows(400, 5)
     temperature = Temperature().fit(logits, labels, seed=0)
     fitted = FittedVector(
         num_classes=np.array(5),
@@ -128,7 +128,7 @@ def test_vector_with_equal_weights_is_temperature_scaling() -> None:
 
 
 def test_the_linear_fit_along_one_direction_finds_the_temperature() -> None:
-    logits, labels = drawn(400, 5)
+    logits, labels = overconfident_rows(400, 5)
     one_weight = LinearScores(
         scores=lambda w: logits * w[0], adjoint=lambda e: np.array([(e * logits).sum()])
     )
@@ -139,7 +139,7 @@ def test_the_linear_fit_along_one_direction_finds_the_temperature() -> None:
 
 
 def test_matrix_is_vector_where_off_diagonal_weights_cost_much_and_biases_nothing() -> None:
-    logits, labels = drawn(400, 4)
+    logits, labels = overconfident_rows(400, 4)
     vector = Vector(ridge=0.0).fit(logits, labels, seed=0)
     matrix = Matrix(off_diagonal=1e7, bias=0.0, ridge=0.0).fit(logits, labels, seed=0)
     weight = matrix.tensors["weight"]
@@ -156,13 +156,13 @@ def test_matrix_is_vector_where_off_diagonal_weights_cost_much_and_biases_nothin
     ],
 )
 def test_held_to_the_identity_they_are_temperature_scaling(held: Calibrator) -> None:
-    logits, labels = drawn(200, 4)
+    logits, labels = overconfident_rows(200, 4)
     plain = Temperature().fit(logits, labels, seed=0).log_probabilities(logits)
     np.testing.assert_allclose(held.fit(logits, labels, seed=0).log_probabilities(logits), plain, atol=1e-6)
 
 
 def test_matrix_equals_a_general_minimiser_of_the_penalised_loss() -> None:
-    logits, labels = drawn(150, 3)
+    logits, labels = overconfident_rows(150, 3)
     common = logits * common_factor(logits, labels)
     diagonal = np.eye(3, dtype=bool)
 
@@ -196,7 +196,7 @@ def test_dirichlet_recovers_a_map_that_mixes_classes() -> None:
 
 
 def test_an_ensemble_of_only_scaled_probabilities_is_temperature_scaling() -> None:
-    logits, labels = drawn(300, 4)
+    logits, labels = overconfident_rows(300, 4)
     temperature = Temperature().fit(logits, labels, seed=0)
     for weights, expected in (
         ([1.0, 0.0, 0.0], temperature.log_probabilities(logits)),
@@ -226,7 +226,7 @@ def test_ensemble_weights_are_those_of_the_mixture_that_made_the_labels() -> Non
 
 def test_an_ensemble_never_loses_to_temperature_scaling_on_its_rows() -> None:
     for seed in range(5):
-        logits, labels = drawn(60, 4, seed)
+        logits, labels = overconfident_rows(60, 4, seed)
         ets, plain = (each.fit(logits, labels, seed=0) for each in (EnsembleTemperature(), Temperature()))
         assert negative_log_likelihood(ets.log_probabilities(logits), labels) <= (
             negative_log_likelihood(plain.log_probabilities(logits), labels) + 1e-12
@@ -235,7 +235,7 @@ def test_an_ensemble_never_loses_to_temperature_scaling_on_its_rows() -> None:
 
 def test_the_gradient_of_parameterised_temperature_is_that_of_its_loss() -> None:
     generator, sizes = np.random.default_rng(0), np.array([4, 5, 3, 1])
-    logits, labels = drawn(40, 4)
+    logits, labels = overconfident_rows(40, 4)
     features = generator.normal(size=(40, 4))
     at = generator.normal(size=len(pts.initial_parameters(sizes, 0))) / 2
     method = ParameterisedTemperature(l2=0.01)
@@ -248,7 +248,7 @@ def test_the_gradient_of_parameterised_temperature_is_that_of_its_loss() -> None
 
 def test_a_parameterised_temperature_whose_weights_cost_much_is_the_common_one() -> None:
     """Then only the last bias is left: one factor for all, fitted to squared error where T is to NLL, so nearly 1."""
-    logits, labels = drawn(2_000, 4)
+    logits, labels = overconfident_rows(2_000, 4)
     fitted = ParameterisedTemperature(l2=1e4).fit(logits, labels, seed=0)
     assert isinstance(fitted, pts.FittedParameterisedTemperature)
     temperatures = fitted.temperatures(logits)
@@ -278,7 +278,7 @@ def test_rows_overconfident_by_individual_factors_are_distinguished_by_their_spr
 
 
 def test_the_seed_draws_the_network_of_parameterised_temperature() -> None:
-    logits, labels = drawn(300, 4)
+    logits, labels = overconfident_rows(300, 4)
     first, second = (ParameterisedTemperature(max_steps=3).fit(logits, labels, seed=seed) for seed in (0, 1))
     assert not np.array_equal(first.tensors["parameters"], second.tensors["parameters"])
 

@@ -16,7 +16,7 @@ from pruneyard.workloads.plugins import find
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Floats, Labels, Floats, Labels]:
-    """Logits and labels of 800 calibration and 897 test rows, by a network that has interpolated 100 others."""
+    """Returns logits and labels of 800 calibration and 897 test rows, by a network that has interpolated 100 others."""
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))
     images, labels = images[order] / 16, labels[order]

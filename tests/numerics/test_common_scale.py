@@ -27,7 +27,7 @@ def rows(num_rows: int, num_classes: int, *, signal: float, spread: float, mean:
 
 
 def held_out(name: str, logits: Floats, labels: Labels, *, num_fitted: int, **options: Any) -> float:
-    """The NLL on the rows behind the first `num_fitted`."""
+    """Returns the NLL on the rows behind the first `num_fitted`."""
     fitted = plugins.find("calibrate.methods", name)(**options).fit(logits[:num_fitted], labels[:num_fitted], seed=0)
     log_p = fitted.log_probabilities(logits[num_fitted:])
     return float(-log_p[np.arange(len(log_p)), labels[num_fitted:]].mean())

@@ -27,7 +27,7 @@ DIM, NOISE = 5, 0.5
 
 @dataclasses.dataclass
 class Rows:
-    """A batch of a regression, and the weights that `differentiate` is asked at: `Probe` and `Batch` in one."""
+    """A batch of a regression, and the weights at which `differentiate` is called: `Probe` and `Batch` in one."""
 
     x: Tensor  # (n, p)
     y: Tensor  # (n,)
@@ -73,7 +73,7 @@ def double(*values: float) -> Tensor:
 
 
 def regression(num_batches: int, *, size: int = 1, seed: int = 0) -> list[Rows]:
-    """Rows whose optimum is w* = 0."""
+    """Returns rows whose optimum is w* = 0."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(num_batches, size, DIM, generator=generator, dtype=torch.float64)
     y = NOISE * torch.randn(num_batches, size, generator=generator, dtype=torch.float64)
@@ -81,7 +81,7 @@ def regression(num_batches: int, *, size: int = 1, seed: int = 0) -> list[Rows]:
 
 
 def state_at(rule: ControlVariate, rows: list[Rows], weights: Tensor) -> RuleState:
-    """With snapshot and anchor at these weights."""
+    """Returns a state with snapshot and anchor at these weights."""
     return rule.on_epoch_start(rule.start({"w": weights}), Look(rows, {"w": weights}))
 
 
@@ -92,7 +92,7 @@ def corrected(rule: ControlVariate, state: RuleState, rows: Rows, weights: Tenso
 
 
 def total_variance(gradients: Tensor) -> float:
-    """Trace of the sample covariance of (B, p)."""
+    """Returns the trace of the sample covariance of (B, p)."""
     return float(gradients.var(0, correction=1).sum())
 
 

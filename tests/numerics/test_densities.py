@@ -18,7 +18,7 @@ Layers = dict[str, tuple[tuple[int, ...], int]]  # weight's shape and the number
 
 @cache
 def layers_of(network: str) -> Layers:
-    """Layers of one of our networks for 32x32 images and ten classes, or of torchvision's for ImageNet."""
+    """Returns layers of one of our networks for 32x32 images and ten classes, or of torchvision's for ImageNet."""
     size = 224 if network == "imagenet" else 32
     with torch.device("meta"):
         if network == "imagenet":
@@ -30,7 +30,7 @@ def layers_of(network: str) -> Layers:
 
 
 def num_macs(layers: Layers, active: dict[str, int]) -> int:
-    """Multiply-adds; a layer that is not in `active` counts as dense."""
+    """Counts multiply-adds; a layer that is not in `active` counts as dense."""
     return sum(active.get(name, math.prod(shape)) * places for name, (shape, places) in layers.items())
 
 

@@ -29,7 +29,7 @@ SMALL_IDC: dict[str, Any] = SMALL | {"steps": 3, "network": NETWORK, "lr": 0.5}
 
 
 def equal(first: list[DistillState], second: list[DistillState]) -> bool:
-    """Bit for bit, after every iteration, in all that they remember."""
+    """Returns whether all states are equal bit for bit, after every iteration."""
     return len(first) == len(second) and all(
         a.tensors.keys() == b.tensors.keys()
         and a.numbers == b.numbers
@@ -46,7 +46,7 @@ def gradients(
 
 
 def crop_and_resize(stored: Tensor, factor: int) -> Tensor:
-    """Crops of all images at a place, then those of the next; sides that the factor divides."""
+    """Returns crops of all images at one place, then those of the next place; the factor must divide the sides."""
     side = stored.shape[-1] // factor
     places = [(i, j) for i in range(factor) for j in range(factor)]
     crops = [stored[:, :, i * side : (i + 1) * side, j * side : (j + 1) * side] for i, j in places]
@@ -55,7 +55,7 @@ def crop_and_resize(stored: Tensor, factor: int) -> Tensor:
 
 
 def plain_idc(method: IDC, at: DistillContext, start: Tensor) -> Tensor:
-    """As in the paper: one optimizer for all images, which steps after each class; whole batches; factor 1 cuts nothing."""
+    """IDC as in the paper: one optimizer for all images, which steps after each class; whole batches; factor 1 cuts nothing."""
     stored = nn.Parameter(start.clone())
     of_images = torch.optim.SGD([stored], lr=method.lr * method.ipc / 10, momentum=method.momentum)
     mean, std = (
@@ -109,7 +109,7 @@ def test_idc_and_idc_i_are_the_loop_of_the_paper(factor: int) -> None:
 
 
 def plain_dc(method: DC, at: DistillContext, start: Tensor) -> Tensor:
-    """As in the paper, with the distance written out row by row."""
+    """DC as in the paper, with the distance written out row by row."""
     stored, (outer, inner) = nn.Parameter(start.clone()), method.steps
     of_images = torch.optim.SGD([stored], lr=method.lr, momentum=method.momentum)
     labels = torch.arange(10).repeat_interleave(method.ipc)
@@ -151,7 +151,7 @@ def test_dc_and_dsa_are_the_loop_of_the_paper(kind: type[DC]) -> None:
 
 
 def as_dc(**fields: Any) -> IDC:
-    """IDC with all switches at what DC does. Rates of IDC are those for 10 images per class: 0.5 is 0.1 for two."""
+    """Returns IDC with all switches as in DC. Learning rates of IDC are for 10 images per class: 0.5 is 0.1 for two."""
     network = NetworkTraining(
         train_on="synthetic",
         num_images=2 * 20,
@@ -248,7 +248,7 @@ def test_masks_have_draws_of_their_own_and_leave_the_stored_images_whole() -> No
 
 
 def caught_up(state: DistillState, method: IDC) -> Tensor:
-    """Where a class is at its next visit: class c has had 9 - c steps of momentum alone after its own, and lacks c."""
+    """Returns the images of a class at its next visit: class c has had 9 - c steps of momentum alone, and lacks c."""
     found, velocity = images(state).clone(), state.tensors["velocity"].clone()
     for label in range(10):
         rows = slice(label * method.ipc, (label + 1) * method.ipc)

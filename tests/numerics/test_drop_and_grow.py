@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_NETWORK
 from pruneyard.testing.cases import each_case
+from pruneyard.testing.loss_evaluation import NO_NETWORK
 from pruneyard.workloads.masks.masks import drop_and_grow, keep_largest, keep_largest_overall
 from pruneyard.workloads.sparse.methods.magnitude import Magnitude
 from pruneyard.workloads.sparse.methods.rigl import RigL
@@ -176,7 +176,7 @@ def test_without_ties_nothing_is_drawn() -> None:
 
 @st.composite
 def selections(draw: st.DrawFn) -> tuple[list[float], list[bool], int]:
-    """Scores with many ties, eligible entries, and how many of these to keep."""
+    """Draws scores with many ties, eligible entries, and how many of these to keep."""
     size = draw(st.integers(1, 40))
     value = st.sampled_from([0.0, -0.0, 0.5, 1.0, -2.0, 3e38, 1e-45])
     scores = draw(st.lists(value, min_size=size, max_size=size))

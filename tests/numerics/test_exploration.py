@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_NETWORK
 from pruneyard.testing.cases import each_case
+from pruneyard.testing.loss_evaluation import NO_NETWORK
 from pruneyard.workloads.masks.masks import hash_masks
 from pruneyard.workloads.sparse.methods.dst_ee import DSTEE
 from pruneyard.workloads.sparse.methods.rigl import RigL

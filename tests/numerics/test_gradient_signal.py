@@ -33,7 +33,7 @@ def network(*, dropout: float = 0.0) -> nn.Sequential:
 
 
 def moment(net: nn.Module, *, counted: list[float] | None = None, seed: int = 0) -> UpdateContext:
-    """At step 0, over 40 images of three classes, of which the last has four."""
+    """Returns the context of step 0, over 40 images of three classes, of which the last has four."""
     images = np.random.default_rng(0).integers(0, 256, (40, 1, 4, 4), dtype=np.uint8)
     split = Split(images=images, labels=np.repeat([0, 1, 2], [18, 18, 4]), row_ids=np.arange(40))
     bench = FunctionalModule(
@@ -74,7 +74,7 @@ def test_scores_are_half_the_derivative_of_gradient_flow_along_removal() -> None
     images, labels = now.network.rows(4, generator())
 
     def flow(name: str, index: int, removed: float) -> float:
-        """|g|^2 with one weight moved towards zero by a share of itself."""
+        """Returns |g|^2 with one weight moved towards zero by a share of itself."""
         tensors = {n: t.double() if t.is_floating_point() else t for n, t in now.network.weights.items()}
         own = {n: tensors[n].clone() for n in ones}
         own[name].view(-1)[index] *= 1 - removed

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruneyard.testing.asking import NO_NETWORK
 from pruneyard.testing.cases import each_case
+from pruneyard.testing.loss_evaluation import NO_NETWORK
 from pruneyard.workloads.masks.masks import active_per_layer, hash_masks
 from pruneyard.workloads.sparse.methods.granet import GraNet
 from pruneyard.workloads.sparse.methods.itop import ITOP
@@ -41,7 +41,7 @@ def moment(step: int, state: SparseState, **fields: Any) -> UpdateContext:
 
 
 def hashes(method: MaskUpdater) -> list[str]:
-    """Of the masks after every step, in a training of `NUM_STEPS`."""
+    """Returns hashes of the masks after every step, in a training of `NUM_STEPS`."""
     state = method.start(draw(0), generator=generator())
     found = [hash_masks(state.masks)]
     for step in range(NUM_STEPS):

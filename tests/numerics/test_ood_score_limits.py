@@ -8,7 +8,14 @@ import pytest
 from scipy.special import logsumexp
 
 from pruneyard.testing.cases import each_case
-from pruneyard.testing.evidences import by_hand, drawn, logits_alone, rows_of, scored, seen
+from pruneyard.testing.sample_evidence import (
+    evidence_of_features,
+    evidence_of_logits,
+    network_evidence,
+    random_evidence,
+    score_rows,
+    select_rows,
+)
 from pruneyard.workloads.calibrate.evidence import Evidence, LastLayer
 from pruneyard.workloads.calibrate.score import Score
 from pruneyard.workloads.calibrate.scores.ash import ASH
@@ -31,72 +38,72 @@ from pruneyard.workloads.calibrate.scores.vim import ViM, virtual_logit_score
 
 
 def test_energy_becomes_the_largest_logit_as_temperature_falls() -> None:
-    rows = drawn(20)
-    assert scored(Energy(temperature=1e-4), rows) == pytest.approx(scored(MaxLogit(), rows), abs=1e-3)
+    rows = random_evidence(20)
+    assert score_rows(Energy(temperature=1e-4), rows) == pytest.approx(score_rows(MaxLogit(), rows), abs=1e-3)
 
 
 @pytest.mark.parametrize("num_extra", [0, 1])
 def test_odin_without_step_and_temperature_is_msp_bit_for_bit(num_extra: int) -> None:
-    rows = seen(20, num_extra=num_extra)
-    assert (scored(ODIN(temperature=1.0, eps=0.0), rows) == scored(MSP(), rows)).all()
+    rows = network_evidence(20, num_extra=num_extra)
+    assert (score_rows(ODIN(temperature=1.0, eps=0.0), rows) == score_rows(MSP(), rows)).all()
 
 
 def test_without_clipping_dropping_or_pruning_the_score_is_energy() -> None:
-    train, rows = drawn(30, num_extra=1), drawn(20, num_extra=1, seed=1)
-    energy = pytest.approx(scored(Energy(), rows), rel=1e-12)
+    train, rows = random_evidence(30, num_extra=1), random_evidence(20, num_extra=1, seed=1)
+    energy = pytest.approx(score_rows(Energy(), rows), rel=1e-12)
     assert clipped(math.inf)(rows) == energy
-    assert scored(DICE(drop=0.0), rows, train=train) == energy
-    assert scored(ASH(variant="p", prune=0.0), rows) == energy
+    assert score_rows(DICE(drop=0.0), rows, train=train) == energy
+    assert score_rows(ASH(variant="p", prune=0.0), rows) == energy
     width = rows.features.shape[1]
     assert virtual_logit_score(rows, np.zeros(width), np.eye(width)[:, :2], 0.0) == energy
-    assert scored(ReAct(quantile=1.0), train, train=train) == pytest.approx(
-        scored(Energy(), train), rel=1e-12
+    assert score_rows(ReAct(quantile=1.0), train, train=train) == pytest.approx(
+        score_rows(Energy(), train), rel=1e-12
     )
 
 
 def test_scaling_by_all_activations_multiplies_them_by_e() -> None:
-    rows = drawn(20)
+    rows = random_evidence(20)
     weight, bias = rows.class_layer
     expected = logsumexp(math.e * rows.features @ weight.T + bias, axis=1)
-    assert scored(Scale(prune=0.0), rows) == pytest.approx(expected)
-    assert scored(ASH(variant="s", prune=0.0), rows) == pytest.approx(expected)
+    assert score_rows(Scale(prune=0.0), rows) == pytest.approx(expected)
+    assert score_rows(ASH(variant="s", prune=0.0), rows) == pytest.approx(expected)
 
 
 def test_full_shrinkage_measures_euclidean_distance() -> None:
-    train, rows = drawn(30), drawn(20, seed=1)
+    train, rows = random_evidence(30), random_evidence(20, seed=1)
     labels = train.class_labels
     means = np.array([train.features[labels == k].mean(axis=0) for k in range(3)])
     variance = ((train.features - means[labels]) ** 2).mean()
     squares = ((rows.features[:, None] - means) ** 2).sum(axis=2).min(axis=1)
-    assert scored(Mahalanobis(shrinkage=1.0), rows, train=train) == pytest.approx(-squares / variance)
+    assert score_rows(Mahalanobis(shrinkage=1.0), rows, train=train) == pytest.approx(-squares / variance)
 
 
 def test_the_relative_distance_is_mahalanobis_less_twice_the_gaussian_s_log_density() -> None:
-    train, rows = drawn(30), drawn(20, seed=1)
+    train, rows = random_evidence(30), random_evidence(20, seed=1)
     relative, near, density = (
-        scored(score, rows, train=train) for score in (RelativeMahalanobis(), Mahalanobis(), Gaussian())
+        score_rows(score, rows, train=train) for score in (RelativeMahalanobis(), Mahalanobis(), Gaussian())
     )
     assert np.ptp(relative - (near - 2 * density)) == pytest.approx(0, abs=1e-9)
 
 
 def test_with_classes_that_share_a_mean_nothing_is_left_of_the_relative_distance() -> None:
-    half = drawn(30)
+    half = random_evidence(30)
     h = np.concatenate([half.features, half.features, half.features])
     labels = np.repeat(np.arange(3), 30)
     layer = LastLayer(features=h, weight=np.eye(3, h.shape[1]), bias=np.zeros(3))
     train = Evidence(logits=h[:, :3], labels=labels, last_layer=layer)
-    assert scored(RelativeMahalanobis(), train, train=train) == pytest.approx(np.zeros(90), abs=1e-9)
+    assert score_rows(RelativeMahalanobis(), train, train=train) == pytest.approx(np.zeros(90), abs=1e-9)
 
 
 def test_generalised_entropy_of_two_classes_ranks_as_msp_and_distinguishes_saturated_rows() -> None:
     logits = np.array([[gap, 0.0] for gap in (0.1, 0.5, 3, 20, 36, 37, 38, 60, 200)])
-    found = scored(GEN(), logits_alone(logits))
+    found = score_rows(GEN(), evidence_of_logits(logits))
     assert (np.diff(found) > 0).all()
-    assert (np.diff(scored(MSP(), logits_alone(logits))) > 0).all()
+    assert (np.diff(score_rows(MSP(), evidence_of_logits(logits))) > 0).all()
 
 
 def test_outputs_that_are_no_classes_count_for_the_softmax_of_msp_alone() -> None:
-    rows = drawn(20, num_extra=2)
+    rows = random_evidence(20, num_extra=2)
     layer = rows.last_layer
     assert layer is not None
     classes = dataclasses.replace(
@@ -105,7 +112,7 @@ def test_outputs_that_are_no_classes_count_for_the_softmax_of_msp_alone() -> Non
         num_extra=0,
         last_layer=dataclasses.replace(layer, weight=layer.weight[:3], bias=layer.bias[:3]),
     )
-    train, of_classes = (rows_of(part, np.arange(15)) for part in (rows, classes))
+    train, of_classes = (select_rows(part, np.arange(15)) for part in (rows, classes))
     for score in (
         Energy(),
         MaxLogit(),
@@ -118,40 +125,40 @@ def test_outputs_that_are_no_classes_count_for_the_softmax_of_msp_alone() -> Non
         Mahalanobis(),
         KNN(k=2),
     ):
-        found, expected = scored(score, rows, train=train), scored(score, classes, train=of_classes)
+        found, expected = score_rows(score, rows, train=train), score_rows(score, classes, train=of_classes)
         assert found == pytest.approx(expected), score
-    assert (scored(MSP(), rows) < scored(MSP(), classes)).all()
+    assert (score_rows(MSP(), rows) < score_rows(MSP(), classes)).all()
 
 
 # What cannot be scored
 
 
 def test_rows_of_zeros_keep_a_score() -> None:
-    train = drawn(30)
+    train = random_evidence(30)
     weight, bias = train.class_layer
-    dark = by_hand(np.zeros((2, weight.shape[1])), weight, bias)
+    dark = evidence_of_features(np.zeros((2, weight.shape[1])), weight, bias)
     at_bias = pytest.approx(np.full(2, logsumexp(bias)))
     for score in (ASH(variant="b"), ASH(variant="s"), ASH(variant="p"), Scale()):
-        assert scored(score, dark) == at_bias, score
-    assert scored(KNN(k=3), dark, train=train) == pytest.approx([-1, -1])
+        assert score_rows(score, dark) == at_bias, score
+    assert score_rows(KNN(k=3), dark, train=train) == pytest.approx([-1, -1])
 
 
 def test_a_score_that_overflows_is_refused_by_row() -> None:
     h = np.zeros((2, 2000))
     h[:, 0], h[1] = 1.0, 1.0  # one kept of 2000 equal ones: multiplied by exp(2000)
     with pytest.raises(ValueError, match="row 1 has ash score"):
-        scored(ASH(variant="s", prune=0.9999), by_hand(h, np.ones((2, 2000)), np.zeros(2)))
+        score_rows(ASH(variant="s", prune=0.9999), evidence_of_features(h, np.ones((2, 2000)), np.zeros(2)))
 
 
 def test_negative_activations_are_refused_where_they_are_ranked() -> None:
-    rows = by_hand([[1.0, 1.0], [1.0, -2.0]], np.eye(2), np.zeros(2))
+    rows = evidence_of_features([[1.0, 1.0], [1.0, -2.0]], np.eye(2), np.zeros(2))
     for score in (ASH(), Scale()):
         with pytest.raises(ValueError, match=r"row 1 has feature -2\.0; activations must not be negative"):
-            scored(score, rows)
+            score_rows(score, rows)
 
 
 def relabelled(labels: list[int]) -> Evidence:
-    return dataclasses.replace(drawn(len(labels)), labels=np.array(labels))
+    return dataclasses.replace(random_evidence(len(labels)), labels=np.array(labels))
 
 
 @pytest.mark.parametrize("score", [Mahalanobis(), RelativeMahalanobis()])
@@ -163,23 +170,23 @@ def test_a_class_of_one_row_and_rows_of_no_class_are_refused(score: Score) -> No
 
 
 def test_dead_units_make_the_covariance_singular_and_shrinkage_fixes_it() -> None:
-    train = drawn(30)
+    train = random_evidence(30)
     weight, bias = train.class_layer
     dead = np.c_[train.features, np.zeros(30)]
-    with_dead = by_hand(dead, np.c_[weight, np.ones(3)], bias, labels=train.labels)
-    woken = by_hand(dead + np.eye(7)[6], np.c_[weight, np.ones(3)], bias)
+    with_dead = evidence_of_features(dead, np.c_[weight, np.ones(3)], bias, labels=train.labels)
+    woken = evidence_of_features(dead + np.eye(7)[6], np.c_[weight, np.ones(3)], bias)
     for score in (Mahalanobis, Gaussian, RelativeMahalanobis):
         with pytest.raises(
             ValueError, match=r"shrinkage is 0\.0, for which the covariance of 7 features is singular"
         ):
             score(shrinkage=0.0).fit(with_dead, seed=0)
-        assert np.isfinite(scored(score(), with_dead, train=with_dead)).all()
+        assert np.isfinite(score_rows(score(), with_dead, train=with_dead)).all()
     mended = Mahalanobis().fit(with_dead, seed=0)
     assert (mended.score(woken) < mended.score(with_dead) - 100).all()  # a dead unit that wakes is unknown
 
 
 def test_features_that_teach_nothing_are_refused() -> None:
-    flat = by_hand(np.ones((6, 3)), np.eye(3), np.zeros(3), labels=np.arange(6) % 3)
+    flat = evidence_of_features(np.ones((6, 3)), np.eye(3), np.zeros(3), labels=np.arange(6) % 3)
     for score in (Mahalanobis(), Gaussian()):
         with pytest.raises(ValueError, match="no variance"):
             score.fit(flat, seed=0)
@@ -187,7 +194,7 @@ def test_features_that_teach_nothing_are_refused() -> None:
         ViM(principal=0.4).fit(flat, seed=0)
     with pytest.raises(ValueError, match=r"k is 7; it must be at most 6"):
         KNN(k=7).fit(flat, seed=0)
-    dull = by_hand([[1.0, 2.0], [2.0, 1.0]], -np.eye(2), np.zeros(2))
+    dull = evidence_of_features([[1.0, 2.0], [2.0, 1.0]], -np.eye(2), np.zeros(2))
     with pytest.raises(
         ValueError, match=r"mean largest logit of the training rows is -1; it must be above 0"
     ):

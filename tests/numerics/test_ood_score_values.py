@@ -8,15 +8,15 @@ from scipy.stats import multivariate_normal
 from torch import nn
 
 from pruneyard.testing.cases import each_case
-from pruneyard.testing.evidences import (
-    by_hand,
-    drawn,
+from pruneyard.testing.sample_evidence import (
+    evidence_of_features,
+    evidence_of_logits,
     images,
-    logits_alone,
     network,
+    network_evidence,
     num_pixels,
-    scored,
-    seen,
+    random_evidence,
+    score_rows,
 )
 from pruneyard.workloads.calibrate.evidence import Floats, evidence_of
 from pruneyard.workloads.calibrate.scores.ash import ASH
@@ -35,7 +35,7 @@ from pruneyard.workloads.calibrate.scores.relative_mahalanobis import RelativeMa
 from pruneyard.workloads.calibrate.scores.scale import Scale
 from pruneyard.workloads.calibrate.scores.vim import ViM
 
-GOLDEN = logits_alone([[2.0, 1.0, 0.0, -1.0]])
+GOLDEN = evidence_of_logits([[2.0, 1.0, 0.0, -1.0]])
 ACTIVATIONS = np.array([[4.0, 3.0, 2.0, 1.0]])
 
 
@@ -47,17 +47,17 @@ def log_softmax(logits: Floats) -> Floats:
 
 
 def test_golden_values_of_one_row_of_logits() -> None:
-    assert np.exp(scored(MSP(), GOLDEN)) == pytest.approx([0.6439143], abs=5e-8)
-    assert scored(Energy(), GOLDEN) == pytest.approx([2.4401897], abs=5e-8)
-    assert scored(MaxLogit(), GOLDEN) == [2.0]
+    assert np.exp(score_rows(MSP(), GOLDEN)) == pytest.approx([0.6439143], abs=5e-8)
+    assert score_rows(Energy(), GOLDEN) == pytest.approx([2.4401897], abs=5e-8)
+    assert score_rows(MaxLogit(), GOLDEN) == [2.0]
 
 
 def test_golden_gradient_length_for_uniform_targets_and_for_targets_of_one() -> None:
     weight = np.outer([2.0, 1.0, 0.0, -1.0], [1 / 14, 2 / 14, 3 / 14])  # gives these logits for h = (1, 2, 3)
-    rows = by_hand([[1.0, 2.0, 3.0]], weight, np.zeros(4))
+    rows = evidence_of_features([[1.0, 2.0, 3.0]], weight, np.zeros(4))
     assert rows.logits == pytest.approx(GOLDEN.logits, abs=1e-12)
-    assert scored(GradNorm(), rows) == pytest.approx([4.7269711], abs=5e-8)
-    assert 4 * scored(GradNorm(), rows) == pytest.approx([18.9078845], abs=5e-8)
+    assert score_rows(GradNorm(), rows) == pytest.approx([4.7269711], abs=5e-8)
+    assert 4 * score_rows(GradNorm(), rows) == pytest.approx([18.9078845], abs=5e-8)
 
 
 @each_case(
@@ -75,13 +75,13 @@ def test_golden_activations_after_shaping(score: ASH | Scale, shaped: list[float
 
 def test_dice_keeps_the_largest_contributions_of_all_classes_together() -> None:
     """Mean features 1 and 2: contributions (3, 2), (-1, 8). The larger half keeps W_00 and W_11."""
-    train = by_hand([[0.0, 4.0], [2.0, 0.0]], [[3.0, 1.0], [-1.0, 4.0]], [0.5, -0.5])
-    found = scored(DICE(drop=0.5), train, train=train)
+    train = evidence_of_features([[0.0, 4.0], [2.0, 0.0]], [[3.0, 1.0], [-1.0, 4.0]], [0.5, -0.5])
+    found = score_rows(DICE(drop=0.5), train, train=train)
     assert found == pytest.approx(logsumexp([[0.5, 15.5], [6.5, -0.5]], axis=1))
 
 
 def test_react_cuts_at_a_quantile_of_all_activations() -> None:
-    train = by_hand([[0.0, 1.0], [2.0, 3.0], [4.0, 8.0]], np.eye(2), np.zeros(2))
+    train = evidence_of_features([[0.0, 1.0], [2.0, 3.0], [4.0, 8.0]], np.eye(2), np.zeros(2))
     fitted = ReAct(quantile=0.8).fit(train, seed=0)
     assert fitted.numbers == {"ceiling": 4.0}
     assert fitted.score(train) == pytest.approx(logsumexp([[0, 1], [2, 3], [4, 4]], axis=1))
@@ -89,13 +89,13 @@ def test_react_cuts_at_a_quantile_of_all_activations() -> None:
 
 def test_vim_subtracts_the_residual_outside_the_principal_direction() -> None:
     """Two features, no bias: the origin is 0 and the principal direction the first axis, along which the rows spread most."""
-    train = by_hand([[3.0, 1.0], [-3.0, 1.0], [3.0, -1.0], [-3.0, -1.0]], np.eye(2), np.zeros(2))
+    train = evidence_of_features([[3.0, 1.0], [-3.0, 1.0], [3.0, -1.0], [-3.0, -1.0]], np.eye(2), np.zeros(2))
     fitted = ViM(principal=0.5).fit(train, seed=0)
     assert fitted.numbers == {
         "alpha": pytest.approx(1.5),
         "dimension": 1,
     }  # largest logits 3, 1, 3, -1; residuals 1
-    rows = by_hand([[2.0, 0.0], [2.0, 4.0]], np.eye(2), np.zeros(2))
+    rows = evidence_of_features([[2.0, 0.0], [2.0, 4.0]], np.eye(2), np.zeros(2))
     assert fitted.score(rows) == pytest.approx(logsumexp(rows.logits, axis=1) - [0, 6])
 
 
@@ -103,7 +103,7 @@ def test_vim_subtracts_the_residual_outside_the_principal_direction() -> None:
 
 
 def test_mahalanobis_by_loops_over_rows_and_classes() -> None:
-    train, rows = drawn(31), drawn(7, seed=1)
+    train, rows = random_evidence(31), random_evidence(7, seed=1)
     h, labels, shrinkage = train.features, train.class_labels, 0.03
     means = [h[labels == k].mean(axis=0) for k in range(3)]
     tied = sum(np.outer(x - means[k], x - means[k]) for x, k in zip(h, labels, strict=True)) / len(h)
@@ -118,31 +118,31 @@ def test_mahalanobis_by_loops_over_rows_and_classes() -> None:
 
     near = [min(squared(x, mean, precision(tied)) for mean in means) for x in rows.features]
     far = [squared(x, h.mean(axis=0), precision(background)) for x in rows.features]
-    assert scored(Mahalanobis(shrinkage=shrinkage), rows, train=train) == pytest.approx(-np.array(near))
+    assert score_rows(Mahalanobis(shrinkage=shrinkage), rows, train=train) == pytest.approx(-np.array(near))
     expected = np.array(far) - np.array(near)
-    assert scored(RelativeMahalanobis(shrinkage=shrinkage), rows, train=train) == pytest.approx(expected)
+    assert score_rows(RelativeMahalanobis(shrinkage=shrinkage), rows, train=train) == pytest.approx(expected)
 
 
 def test_gaussian_is_the_log_density_that_scipy_gives() -> None:
-    train, rows = drawn(50), drawn(7, seed=1)
+    train, rows = random_evidence(50), random_evidence(7, seed=1)
     h = train.features
     twin = multivariate_normal(h.mean(axis=0), np.cov(h, rowvar=False, bias=True))
-    assert scored(Gaussian(shrinkage=0.0), rows, train=train) == pytest.approx(twin.logpdf(rows.features))
+    assert score_rows(Gaussian(shrinkage=0.0), rows, train=train) == pytest.approx(twin.logpdf(rows.features))
 
 
 @each_case("distances_at_once", [1, 100, 10**6])
 def test_the_kth_neighbour_by_sorting_all_distances(distances_at_once: int) -> None:
-    train, rows = drawn(40), drawn(11, seed=1)
+    train, rows = random_evidence(40), random_evidence(11, seed=1)
     bank, queries = unit_length(train.features), unit_length(rows.features)
     for k in (1, 7, 40):
         brute = [sorted(float(((x - y) ** 2).sum()) for y in bank)[k - 1] for x in queries]
         found = kth_squared_distance(queries, bank, k, distances_at_once=distances_at_once)
         assert found == pytest.approx(brute, abs=1e-14)
-        assert scored(KNN(k=k), rows, train=train) == pytest.approx(-np.array(brute), abs=1e-14)
+        assert score_rows(KNN(k=k), rows, train=train) == pytest.approx(-np.array(brute), abs=1e-14)
 
 
 def test_a_bank_of_a_share_holds_that_many_training_rows() -> None:
-    train = drawn(40)
+    train = random_evidence(40)
     nearest = KNN(k=1, train_fraction=0.25).fit(train, seed=0)
     assert nearest.numbers == {"bank": 10}
     assert (nearest.score(train) > -1e-14).sum() == 10  # rows of the bank find themselves
@@ -151,7 +151,7 @@ def test_a_bank_of_a_share_holds_that_many_training_rows() -> None:
 
 
 def test_the_gradient_length_is_that_of_autograd() -> None:
-    rows = drawn(9, num_extra=1)
+    rows = random_evidence(9, num_extra=1)
     weight, bias = rows.class_layer
     layer = nn.Linear(weight.shape[1], len(weight)).double()
     with torch.no_grad():
@@ -164,13 +164,13 @@ def test_the_gradient_length_is_that_of_autograd() -> None:
         nn.functional.cross_entropy(layer(feature[None]), uniform).backward()
         assert layer.weight.grad is not None
         expected.append(float(layer.weight.grad.abs().sum()))
-    assert scored(GradNorm(), rows) == pytest.approx(expected)
+    assert score_rows(GradNorm(), rows) == pytest.approx(expected)
 
 
 @each_case("top", [1, 2, 4, 100])
 def test_generalised_entropy_by_loops(top: int) -> None:
     logits = np.random.default_rng(0).normal(size=(6, 4)) * 3
-    for row, found in zip(logits, scored(GEN(gamma=0.3, top=top), logits_alone(logits)), strict=True):
+    for row, found in zip(logits, score_rows(GEN(gamma=0.3, top=top), evidence_of_logits(logits)), strict=True):
         p = np.sort(np.exp(row) / np.exp(row).sum())[::-1][:top]
         assert found == pytest.approx(-sum(x**0.3 * (1 - x) ** 0.3 for x in p))
 
@@ -186,23 +186,23 @@ def test_odin_of_a_linear_network_moves_the_image_by_its_known_gradient(temperat
     std = np.repeat([0.25, 0.5], num_pixels() // 2)
     moved = x - 0.01 / std * np.sign((p - onehot) @ weight)
     expected = log_softmax((moved @ weight.T + bias) / temperature).max(axis=1)
-    found = scored(ODIN(temperature=temperature, eps=0.01), rows)
+    found = score_rows(ODIN(temperature=temperature, eps=0.01), rows)
     assert found == pytest.approx(expected, abs=1e-5 / temperature)  # the network computes in float32
-    assert (found > scored(ODIN(temperature=temperature, eps=0.0), rows)).all()
+    assert (found > score_rows(ODIN(temperature=temperature, eps=0.0), rows)).all()
 
 
 def test_odin_works_under_no_grad_and_changes_no_state() -> None:
-    rows, score = seen(9), ODIN(eps=0.01)
-    usual = scored(score, rows)
+    rows, score = network_evidence(9), ODIN(eps=0.01)
+    usual = score_rows(score, rows)
     with torch.inference_mode():
-        assert (scored(score, rows) == usual).all()
+        assert (score_rows(score, rows) == usual).all()
     with torch.no_grad():
-        assert (scored(score, rows) == usual).all()
+        assert (score_rows(score, rows) == usual).all()
     assert all(parameter.grad is None for parameter in rows.run_again.network.parameters())
 
 
 def test_odin_scores_a_row_independently_of_its_batch() -> None:
     finished, split = network(), images(12)
-    together = scored(ODIN(eps=0.01), evidence_of(finished, split, batch_size=12))
-    alone = scored(ODIN(eps=0.01), evidence_of(finished, split, batch_size=1))
+    together = score_rows(ODIN(eps=0.01), evidence_of(finished, split, batch_size=12))
+    alone = score_rows(ODIN(eps=0.01), evidence_of(finished, split, batch_size=1))
     assert together == pytest.approx(alone, abs=1e-7)

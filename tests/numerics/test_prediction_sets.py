@@ -45,8 +45,8 @@ RULES: dict[str, ScoredRule] = {
 }
 
 
-def world(num_rows: int, draws: np.random.Generator, *, num_classes: int = 5) -> tuple[Floats, Labels]:
-    """Rows of an overconfident network, and labels sampled from the true probabilities; class 0 is rare."""
+def overconfident_rows(num_rows: int, draws: np.random.Generator, *, num_classes: int = 5) -> tuple[Floats, Labels]:
+    """Returns rows of an overconfident network, and labels sampled from the true probabilities; class 0 is rare."""
     logits = draws.normal(size=(num_rows, num_classes)) * 1.5 - 2.0 * (np.arange(num_classes) == 0)
     chosen = (logits + draws.gumbel(size=logits.shape)).argmax(axis=1)
     return softmax(2 * logits), chosen
@@ -113,8 +113,8 @@ def test_scores_by_loops_over_rows_and_classes(seed: int, ties: bool) -> None:
 @each_case("name", RULES)
 def test_sets_hold_the_classes_whose_score_is_at_most_the_threshold(name: str) -> None:
     rule, draws = RULES[name], np.random.default_rng(0)
-    fitted = rule.fit(*world(50, draws), seed=3)
-    rows, _ = world(30, draws)
+    fitted = rule.fit(*overconfident_rows(50, draws), seed=3)
+    rows, _ = overconfident_rows(30, draws)
     scores = rule.scores(rows, rule.draws(3, "predict", 30))
     assert (fitted.predict(rows) == (scores <= fitted.numbers["threshold"])).all()
     assert (rule.draws(3, "predict", 30) != rule.draws(3, "calibrate", 30)).any() == rule.uses_draws
@@ -123,7 +123,7 @@ def test_sets_hold_the_classes_whose_score_is_at_most_the_threshold(name: str) -
 @each_case("num_rows", [20, 50, 200])
 def test_of_the_calibration_rows_themselves_k_are_covered(num_rows: int) -> None:
     """A score equal to the threshold is in the set; no two rows tie."""
-    rows, labels = world(num_rows, np.random.default_rng(num_rows))
+    rows, labels = overconfident_rows(num_rows, np.random.default_rng(num_rows))
     sets = SplitConformal().fit(rows, labels, seed=0).predict(rows)
     assert sets[np.arange(num_rows), labels].sum() == rank_of_threshold(num_rows, 0.1)
 
@@ -134,7 +134,7 @@ def test_of_the_calibration_rows_themselves_k_are_covered(num_rows: int) -> None
 @pytest.mark.parametrize("randomised", [True, False])
 def test_raps_without_penalty_or_beyond_all_classes_is_aps_bit_for_bit(randomised: bool) -> None:
     draws = np.random.default_rng(0)
-    calibration, (rows, _) = world(60, draws), world(40, draws)
+    calibration, (rows, _) = overconfident_rows(60, draws), overconfident_rows(40, draws)
     expected = APS(randomised=randomised).fit(*calibration, seed=1).predict(rows)
     for neutral in ({"penalty": 0.0, "kreg": 0}, {"penalty": 5.0, "kreg": 5}):
         rule = RAPS(randomised=randomised, **neutral)  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ def test_raps_without_penalty_or_beyond_all_classes_is_aps_bit_for_bit(randomise
 
 
 def test_a_large_penalty_gives_every_row_its_kreg_most_probable_classes() -> None:
-    rows, labels = world(400, np.random.default_rng(0))
+    rows, labels = overconfident_rows(400, np.random.default_rng(0))
     within = ranks_of(rows)[np.arange(400), labels]
     kreg = int(np.sort(within)[rank_of_threshold(400, 0.1) - 1])
     sets = RAPS(penalty=1e6, kreg=kreg - 1, randomised=False).fit(rows, labels, seed=0).predict(rows)
@@ -153,7 +153,8 @@ def test_a_large_penalty_gives_every_row_its_kreg_most_probable_classes() -> Non
 def test_a_price_makes_sets_smaller_where_tails_are_long() -> None:
     """Many improbable classes: the case that RAPS is for. Coverage of both stays at 0.9 within three standard errors."""
     draws = np.random.default_rng(0)
-    (cal, cal_labels), (test, labels) = world(2000, draws, num_classes=60), world(4000, draws, num_classes=60)
+    cal, cal_labels = overconfident_rows(2000, draws, num_classes=60)
+    test, labels = overconfident_rows(4000, draws, num_classes=60)
     sizes = {}
     for name, rule in {"aps": APS(), "tuned": TunedRAPS()}.items():
         found = set_metrics(rule.fit(cal, cal_labels, seed=0).predict(test), labels, alpha=0.1)
@@ -164,7 +165,7 @@ def test_a_price_makes_sets_smaller_where_tails_are_long() -> None:
 
 def test_the_tuned_rule_takes_the_penalty_with_the_smallest_sets_of_the_rows_it_tunes_on() -> None:
     penalties = (0.5, 0.0, 0.002)
-    rows, labels = world(400, np.random.default_rng(0), num_classes=40)
+    rows, labels = overconfident_rows(400, np.random.default_rng(0), num_classes=40)
     order = np.random.default_rng(stream_seed(5, "calibrate/conformal/tune")).permutation(400)
     tuning = np.sort(order[:120])
     of_true = sorted(ranks_of(rows)[row, labels[row]] for row in tuning)
@@ -176,7 +177,7 @@ def test_the_tuned_rule_takes_the_penalty_with_the_smallest_sets_of_the_rows_it_
 
 
 def test_the_tuned_rule_chooses_by_size_and_calibrates_on_the_other_rows() -> None:
-    rows, labels = world(200, np.random.default_rng(0))
+    rows, labels = overconfident_rows(200, np.random.default_rng(0))
     fitted = TunedRAPS(tuning_fraction=0.25, penalties=(0.3, 0.03)).fit(rows, labels, seed=5)
     assert fitted.num_rows.tolist() == [150] * 5
     assert fitted.numbers["penalty"] in (0.3, 0.03)
@@ -199,7 +200,7 @@ def test_coverage_of_simulated_populations_is_k_of_n_plus_1(name: str, num_rows:
     is randomised the true class may stand last, at a score of 1 (all rows tie there), which can only add coverage.
     """
     rule, draws, repeats, num_new = RULES[name], np.random.default_rng(7), 800, 40
-    rows, labels = world(repeats * (num_rows + num_new), draws)
+    rows, labels = overconfident_rows(repeats * (num_rows + num_new), draws)
     of_true = rule.scores(rows, draws.random(len(rows)) if rule.uses_draws else np.zeros(len(rows)))
     of_true = of_true[np.arange(len(rows)), labels].reshape(repeats, num_rows + num_new)
     thresholds = np.array([threshold(part[:num_rows], 0.1) for part in of_true])
@@ -226,15 +227,15 @@ def test_sets_of_fitted_rules_cover_what_is_asked_for(rule: ConformalRule, num_r
     """From fit to predict, 300 times with 100 new rows each; at least 1 - alpha within three standard errors."""
     draws, covered = np.random.default_rng(11), []
     for repeat in range(300):
-        fitted = rule.fit(*world(num_rows, draws), seed=repeat)
-        rows, labels = world(100, draws)
+        fitted = rule.fit(*overconfident_rows(num_rows, draws), seed=repeat)
+        rows, labels = overconfident_rows(100, draws)
         covered.append(fitted.predict(rows)[np.arange(100), labels].mean())
     assert np.mean(covered) > 0.9 - 3 * np.std(covered) / math.sqrt(len(covered))
 
 
 def test_one_threshold_fails_a_class_that_a_threshold_for_each_covers() -> None:
     draws = np.random.default_rng(0)
-    (cal, cal_labels), (test, labels) = world(4000, draws), world(8000, draws)
+    (cal, cal_labels), (test, labels) = overconfident_rows(4000, draws), overconfident_rows(8000, draws)
     one, each = (
         coverage_by_class(
             SplitConformal(by_class=by_class).fit(cal, cal_labels, seed=0).predict(test), labels
@@ -251,7 +252,7 @@ def test_one_threshold_fails_a_class_that_a_threshold_for_each_covers() -> None:
 
 
 def test_too_few_rows_give_full_sets_and_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    rows, labels = world(8, np.random.default_rng(0))
+    rows, labels = overconfident_rows(8, np.random.default_rng(0))
     fitted = SplitConformal().fit(rows, labels, seed=0)
     assert fitted.predict(rows).all()
     assert fitted.numbers == {"infinite_thresholds": 5}
@@ -261,7 +262,7 @@ def test_too_few_rows_give_full_sets_and_a_warning(caplog: pytest.LogCaptureFixt
 
 
 def test_a_class_with_too_few_rows_is_in_every_set_and_named(caplog: pytest.LogCaptureFixture) -> None:
-    rows, _ = world(40, np.random.default_rng(0), num_classes=3)
+    rows, _ = overconfident_rows(40, np.random.default_rng(0), num_classes=3)
     labels = np.array([0] * 20 + [1] * 20)
     labels[:4] = 2
     fitted = APS(by_class=True, alpha=0.2).fit(rows, labels, seed=0)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruneyard.testing.asking import backward_alone
 from pruneyard.testing.cases import each_case
+from pruneyard.testing.loss_evaluation import single_process_backward
 from pruneyard.workloads.gradients.sam import SAM
 from pruneyard.workloads.interfaces import RuleState, Tensors
 from pruneyard.workloads.training.backward import NetworkTensors, StepBatch
@@ -32,7 +32,7 @@ def batch_at(
     network_tensors = NetworkTensors.of(point)
     return StepBatch(
         network_tensors=network_tensors,
-        backward=backward_alone(network_tensors, 1),
+        backward=single_process_backward(network_tensors, 1),
         loss_fn=loss_fn,
         step_weights=lambda step: nullcontext(),
         step=0,

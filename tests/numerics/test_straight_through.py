@@ -15,8 +15,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pruneyard.testing.asking import NO_NETWORK
 from pruneyard.testing.cases import each_case
+from pruneyard.testing.loss_evaluation import NO_NETWORK
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset
@@ -57,7 +57,7 @@ def draw(seed: int) -> dict[str, Tensor]:
 class SmallNetwork:
     """Builds one without norms and dropout: its gradient is a function of weights and rows alone."""
 
-    def build(self, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Tanh(), nn.Linear(20, num_classes))
 
 
@@ -73,7 +73,7 @@ def run(
     optimizer: SGD = PLAIN,
     model: ModelBuilder = SmallNetwork(),  # it has no state
 ) -> Outcome:
-    """Every step is of all rows, at a checkpoint each."""
+    """Trains with all rows in every step, and a checkpoint after each."""
     budget = Budget(steps=NUM_STEPS, batch_size=len(digits().train), checkpoint_every_s=0)
     context = Context(checkpoints=CheckpointFolder(folder, keep=NUM_STEPS))
     recipe = Recipe(budget=budget, optimizer=optimizer)
@@ -83,7 +83,7 @@ def run(
 
 
 def after(folder: Path, step: int) -> dict[str, dict[str, Tensor]]:
-    """What a run's checkpoint holds, by group."""
+    """Returns the tensors of a run's checkpoint, by group."""
     alone = folder.parent / f"{folder.name}-{step}"
     shutil.copytree(folder / f"step-{step:09d}", alone / f"step-{step:09d}")
     saved = CheckpointFolder(alone).load(torch.device("cpu"))
@@ -101,7 +101,7 @@ def twin(
     penalty: Callable[[Tensor], Tensor],
     every: int,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """All weights after training, and the last masks: gradients at the masked weights, taken for all of them."""
+    """Returns all weights after training, and the last masks: gradients are taken at the masked weights, for all weights."""
     recipe = Recipe(budget=Budget(steps=NUM_STEPS))
     with global_stream(SEED, "init"):
         network = SmallNetwork().build(image_shape=digits().image_shape, num_classes=digits().num_classes)
@@ -124,14 +124,14 @@ def twin(
 
 
 def largest(weights: Mapping[str, Tensor], density: float) -> dict[str, Tensor]:
-    """By sorting each layer."""
+    """Returns masks of the largest weights, by sorting each layer."""
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     counts = active_counts(shapes, density=density, rule="erk")
     return {n: w.abs() >= w.abs().flatten().sort().values[-counts[n]] for n, w in weights.items()}
 
 
 def two_of_four(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By a loop over every four inputs of every output."""
+    """Returns masks of the two largest of every four inputs of every output, by a loop."""
     masks = {name: torch.zeros(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
     for name, weight in weights.items():
         for output, first in ((o, i) for o in range(weight.shape[0]) for i in range(0, weight.shape[1], 4)):
@@ -141,18 +141,18 @@ def two_of_four(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def assert_close(ours: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> None:
-    """Rows are summed in another order: some float32 roundings of values below 1 in each of a few steps."""
+    """Allows for some float32 roundings of values below 1 in each of a few steps, since rows are summed in another order."""
     for name, tensor in known.items():
         assert torch.allclose(ours[name], tensor, rtol=0, atol=1e-5), name
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.05])
-def test_training_everything_is_magnitude_straight_through(strength: float, tmp_path: Path) -> None:
-    method = TopKAST(density=0.2, margin=1.0, every=2, strength=strength)
+@pytest.mark.parametrize("penalty", [0.0, 0.05])
+def test_training_everything_is_magnitude_straight_through(penalty: float, tmp_path: Path) -> None:
+    method = TopKAST(density=0.2, margin=1.0, every=2, penalty=penalty)
     finished = run(method, tmp_path / "run")
     weights, masks = twin(
         lambda w: largest(w, 0.2),
-        penalty=lambda mask: strength * torch.where(mask, 1.0, 1 / 0.2),
+        penalty=lambda mask: penalty * torch.where(mask, 1.0, 1 / 0.2),
         every=2,
     )
     assert_close(after(tmp_path / "run", NUM_STEPS)["network"], weights)
@@ -177,7 +177,7 @@ def test_two_of_four_is_straight_through_training_by_a_loop_over_fours(
 
 @dataclass(frozen=True, kw_only=True)
 class Largest(StaticMask):
-    """The largest initial weights, for good."""
+    """Keeps the largest initial weights for the whole training."""
 
     density: float
 
@@ -191,7 +191,7 @@ class Largest(StaticMask):
 
 def test_without_margin_penalty_and_new_choices_it_is_static_training(tmp_path: Path) -> None:
     optimizer = SGD(lr=0.1, momentum=0.9, weight_decay=5e-3)
-    ours = TopKAST(density=0.2, margin=0.0, every=NUM_STEPS, strength=0.0)
+    ours = TopKAST(density=0.2, margin=0.0, every=NUM_STEPS, penalty=0.0)
     one = run(ours, tmp_path / "ours", optimizer=optimizer)
     other = run(Largest(density=0.2), tmp_path / "static", optimizer=optimizer)
     assert all(torch.equal(one.weights[name], tensor) for name, tensor in other.weights.items())
@@ -217,7 +217,7 @@ def test_the_network_is_evaluated_and_kept_at_the_target_density_exactly(tmp_pat
 
 
 def test_weights_outside_wait_with_their_values_and_nothing_is_lost(tmp_path: Path) -> None:
-    run(TopKAST(density=0.1, margin=0.1, every=1, strength=1.0), tmp_path / "run")
+    run(TopKAST(density=0.1, margin=0.1, every=1, penalty=1.0), tmp_path / "run")
     states = [after(tmp_path / "run", step) for step in range(1, NUM_STEPS + 1)]
     moved = 0
     for before, now in pairwise(states):
@@ -240,7 +240,7 @@ def test_weights_outside_wait_with_their_values_and_nothing_is_lost(tmp_path: Pa
 
 
 def updates(method: TopKAST, seed: int) -> Iterator[tuple[SparseState, dict[str, Tensor], SparseState]]:
-    """State, weights and state after, of some updates with an optimizer's moves between."""
+    """Yields the state, the weights and the next state of some updates, with steps of an optimizer between them."""
     state, weights = method.start(draw(seed), generator=generator()), draw(seed)
     weights = {name: weight * state.masks[name] for name, weight in weights.items()}
     for step in range(1, 4):
@@ -281,7 +281,7 @@ def test_stored_and_trained_are_together_the_dense_vector_of_which_the_sets_are_
 
 def test_a_layer_by_hand() -> None:
     # Of six weights two compute and three are trained: 5, -4 and 3. While they train 3 falls to 1, and 2 waits.
-    method = TopKAST(density=2 / 6, margin=1 / 6, strength=0.1, every=10)
+    method = TopKAST(density=2 / 6, margin=1 / 6, penalty=0.1, every=10)
     state = method.start({"w": torch.tensor([[5.0, -4.0, 3.0, 2.0, 0.5, -0.1]])}, generator=generator())
     assert state.forward["w"][0].tolist() == [True, True, False, False, False, False]
     assert state.masks["w"][0].tolist() == [True, True, True, False, False, False]
@@ -346,7 +346,7 @@ def test_a_finished_network_has_two_of_every_four_neighbours_and_is_taken_by_the
         (NM, "every", 0),
         (TopKAST, "margin", 1.1),
         (TopKAST, "every", 0),
-        (TopKAST, "strength", float("inf")),
+        (TopKAST, "penalty", float("inf")),
         (TopKAST, "scope", "own"),
     ],
 )

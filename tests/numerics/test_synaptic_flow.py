@@ -24,7 +24,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def chain(*sizes: int, seed: int = 0) -> nn.Sequential:
-    """Linear layers without biases, ReLU between them, at torch's initialisation."""
+    """Returns linear layers without biases, with ReLU between them, at torch's initialisation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = [nn.Flatten()]
@@ -47,7 +47,7 @@ def with_batch_norm() -> nn.Sequential:
 
 
 def functional_network_of(network: nn.Module, num_inputs: int, counted: list[float] | None = None) -> FunctionalModule:
-    """Of images of one row of pixels."""
+    """Returns a functional network for images of one row of pixels."""
     images = np.random.default_rng(0).integers(0, 256, (20, 1, 1, num_inputs), dtype=np.uint8)
     split = Split(images=images, labels=np.arange(20) % 2, row_ids=np.arange(20))
     return FunctionalModule(
@@ -60,7 +60,7 @@ def functional_network_of(network: nn.Module, num_inputs: int, counted: list[flo
 
 
 def pruned(method: MaskUpdater, network: nn.Module, num_inputs: int) -> dict[str, Tensor]:
-    """Masks after the update at step 0, with gradients of a batch of noise for those who read them."""
+    """Returns the masks after the update at step 0; methods that read gradients get those of a batch of noise."""
     weights = prunable_weights(network)
     images = torch.randn(20, 1, 1, num_inputs, generator=generator(1))
     loss = network(images).logsumexp(1).mean()
@@ -77,7 +77,7 @@ def pruned(method: MaskUpdater, network: nn.Module, num_inputs: int) -> dict[str
 
 
 def flow(network: nn.Module, masks: dict[str, Tensor], num_inputs: int) -> float:
-    """Sum of the outputs for ones under masked absolute weights: 0 exactly where nothing connects input and output."""
+    """Returns the sum of the outputs for ones under masked absolute weights: 0 where no path connects input and output."""
     bench = functional_network_of(network, num_inputs)
     weights = {n: t.double().abs() * masks.get(n, torch.tensor(1.0)) for n, t in bench.weights.items()}
     ones = torch.ones((1, *bench.image_shape), dtype=torch.float64)

@@ -23,8 +23,8 @@ TEACHER = Teacher(model=BATCH_NORM, epochs=3, batch_size=64, augment="crop")
 FIELDS: dict[str, Any] = {"ipc": 2, "iterations": 4, "jitter": 1, "teacher": TEACHER}
 
 
-def remembering(images: Tensor) -> nn.Module:
-    """A network whose norms remember just these images, in evaluation mode."""
+def network_with_statistics_of(images: Tensor) -> nn.Module:
+    """Returns a network whose norms have the statistics of these images, in eval mode."""
     network = context(double=True, model=BATCH_NORM).network("test")
     sizes: list[int] = []
     for norm in batch_norms(network):
@@ -43,10 +43,10 @@ def some_images(num: int = 6) -> Tensor:
 
 def test_images_with_the_remembered_statistics_have_no_gap() -> None:
     images = some_images()
-    _, gaps = outputs_and_gaps(remembering(images), images)
+    _, gaps = outputs_and_gaps(network_with_statistics_of(images), images)
     assert gaps.mean.shape == gaps.variance.shape == (2,)
     assert float((gaps.mean + gaps.variance).detach().sum()) < 1e-12
-    shifted = outputs_and_gaps(remembering(images), images + 1)[1]
+    shifted = outputs_and_gaps(network_with_statistics_of(images), images + 1)[1]
     assert float(shifted.mean.detach().min()) > 0.01
 
 
@@ -60,7 +60,7 @@ def test_gaps_worked_by_hand() -> None:
 
 
 def test_the_first_norm_counts_ten_times_and_variances_by_their_weight() -> None:
-    network, images = remembering(some_images()), some_images(10) * 2 + 1
+    network, images = network_with_statistics_of(some_images()), some_images(10) * 2 + 1
     method = SRe2L(**FIELDS, variance_weight=11.0)
     error, gap = method.losses(network, images)
     outputs, gaps = outputs_and_gaps(network, images)
@@ -140,7 +140,7 @@ def test_the_direction_of_adjusted_weights_worked_by_hand() -> None:
 
 @pytest.mark.parametrize("steps", [1, 12])
 def test_weights_move_by_at_most_the_strength_uphill_and_leave_statistics(steps: int) -> None:
-    network, images, labels = remembering(some_images()), some_images(10), torch.arange(10)
+    network, images, labels = network_with_statistics_of(some_images()), some_images(10), torch.arange(10)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     lower = float(functional.cross_entropy(network(images), labels).detach())
     DirectedAdjustment(strength=0.1, steps=steps).adjust(network, images, labels)

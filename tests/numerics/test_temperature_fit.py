@@ -23,7 +23,7 @@ from pruneyard.workloads.metrics.classification import (
 
 
 def drawn(num_rows: int, num_classes: int, seed: int) -> tuple[Floats, Labels]:
-    """Logits, and labels sampled from their softmax: T = 1 up to sampling."""
+    """Returns logits, and labels sampled from their softmax: T = 1 up to sampling."""
     generator = np.random.default_rng(seed)
     logits = 2 * generator.normal(size=(num_rows, num_classes))
     return logits, (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)

@@ -21,13 +21,13 @@ def linear() -> nn.Module:
     return nn.Linear(2, 2, bias=False).double()
 
 
-def curved() -> nn.Module:
-    """Without kinks, so that differences of finite size tell its slope."""
+def smooth_network() -> nn.Module:
+    """Returns a network without kinks, so that finite differences give its slope."""
     return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
 
 
 def random_batches(num: int) -> tuple[Tensor, Tensor]:
-    """num batches of two images (num, 2, 4) and their labels."""
+    """Returns num batches of two images (num, 2, 4) and their labels."""
     images = torch.randn((num, 2, 4), generator=generator(1), dtype=torch.float64)
     return images, torch.randint(3, (num, 2), generator=generator(2))
 
@@ -50,7 +50,7 @@ def test_one_step_of_a_linear_student_worked_by_hand() -> None:
 
 
 def test_a_student_who_takes_the_experts_steps_arrives() -> None:
-    network, (images, labels) = curved(), random_batches(4)
+    network, (images, labels) = smooth_network(), random_batches(4)
     start = flatten_parameters(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.3)
     for batch, wanted in zip(images, labels, strict=True):
@@ -58,7 +58,7 @@ def test_a_student_who_takes_the_experts_steps_arrives() -> None:
         functional.cross_entropy(network(batch), wanted).backward()
         optimizer.step()
     target, rate = flatten_parameters(network), torch.tensor(0.3, dtype=torch.float64)
-    end = train_student(curved(), start, zip(images, labels, strict=True), rate)
+    end = train_student(smooth_network(), start, zip(images, labels, strict=True), rate)
     assert float(remaining_distance(end.detach(), start=start, target=target)) < 1e-28
 
 
@@ -69,7 +69,7 @@ def test_without_a_step_the_whole_way_remains() -> None:
 
 
 def test_the_gradient_by_images_and_rate_is_that_of_finite_differences() -> None:
-    network, (images, labels) = curved(), random_batches(3)
+    network, (images, labels) = smooth_network(), random_batches(3)
     start, target = flatten_parameters(network), torch.randn(43, generator=generator(3), dtype=torch.float64)
 
     def loss(images: Tensor, rate: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ends its process once: the worst job of the many in one trial of the scheduler."""
+"""Kills its own process once, as one of the many jobs of a trial."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ __all__ = ["Fatal"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fatal(Temperature):
-    """A temperature that is found by the second process that looks for it; for seed 2 alone."""
+    """Kills the first process that fits it with seed 2; fits a temperature otherwise."""
 
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> Fitted:
-        mark = Path(os.environ["FATAL"])
-        if seed == 2 and not mark.exists():
-            mark.touch()
+        killed = Path(os.environ["KILLED_FILE"])
+        if seed == 2 and not killed.exists():
+            killed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super()._fit(logits_NC, labels_N, seed=seed)

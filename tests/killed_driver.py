@@ -3,14 +3,14 @@
 from pruneyard.orchestrator.progress.monitor import Monitor
 
 
-class Kills:
-    """A display that ends the driver, as a kill would, when it was shown something so often."""
+class KillingDisplay:
+    """A display that ends the driver, as a kill would, when it has been shown a number of updates."""
 
     def __init__(self, number: int) -> None:
         self._left = number
 
     def show(self, monitor: Monitor) -> None:
-        """Raises what no job catches."""
+        """Raises an exception that no job catches."""
         self._left -= 1
         if self._left < 0:
             raise KeyboardInterrupt

@@ -11,11 +11,11 @@ import torch
 
 from pruneyard.workloads.sparse.updater import RandomStart
 
-__all__ = ["Witness"]
+__all__ = ["StateRecorder"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Witness(RandomStart):
+class StateRecorder(RandomStart):
     """Trains like `static`."""
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
@@ -38,6 +38,6 @@ class Witness(RandomStart):
             "autocast": torch.is_autocast_enabled("cpu"),
             "denormal": float(torch.tensor(1e-40) * 1),
         }
-        with Path(os.environ["WITNESSES"]).open("a") as file:
-            file.write(json.dumps({"who": "witness", "pid": os.getpid(), "seen": seen}) + "\n")
+        with Path(os.environ["STATE_RECORDS"]).open("a") as file:
+            file.write(json.dumps({"who": "state_recorder", "pid": os.getpid(), "seen": seen}) + "\n")
         return False

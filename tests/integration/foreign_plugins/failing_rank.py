@@ -3,16 +3,16 @@
 import os
 from dataclasses import dataclass
 
-from foreign_plugins.patient import Patient
+from foreign_plugins.slow_cosine import SlowCosine
 
-__all__ = ["Lopsided"]
+__all__ = ["FailingRank"]
 
 FAILS_AT = 7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lopsided(Patient):
-    """A process alone, or rank 0, takes the rate; rank 1 raises."""
+class FailingRank(SlowCosine):
+    """Rank 1 raises at step `FAILS_AT`; rank 0, or a single process, trains on."""
 
     def factor(self, step: int, num_steps: int) -> float:
         if step == FAILS_AT and os.environ.get("RANK") == "1":

@@ -4,8 +4,8 @@ A forked driver is a process of its own with its own session, environment, folde
 It leaves out two things: what a command does while it imports, and the charts of the page, which take longer to draw than the
 trainings of a test. `driving(..., fresh=True)` starts a new interpreter, with nothing left out.
 
-This file is also the program of that process. Orders come on its stdin and answers go to its stdout, as JSON, one a line:
-`{"pid": ...}` for an order, and `{"ended": pid, "code": ...}` once a driver has ended.
+This file is also the program of that process. Requests come on its stdin and replies go to its stdout, as JSON, one a line:
+`{"pid": ...}` for a request, and `{"ended": pid, "code": ...}` once a driver has ended.
 """
 
 import atexit
@@ -26,10 +26,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-FIXED = ("PYTHONPATH", "LD_PRELOAD")  # take effect when an interpreter starts, so that a fork cannot change them
+READ_AT_START = ("PYTHONPATH", "LD_PRELOAD")  # an interpreter reads them when it starts, so a fork cannot change them
 
 
-class Forked:
+class ForkedDriver:
     """A driver that was forked, with the methods of `subprocess.Popen` that tests use."""
 
     def __init__(self, pid: int) -> None:
@@ -37,8 +37,8 @@ class Forked:
         self.returncode: int | None = None
         self._ended = threading.Event()
 
-    def end_with(self, code: int) -> None:
-        """Notes its exit code, negative for a signal."""
+    def set_exit_code(self, code: int) -> None:
+        """Records its exit code, negative for a signal."""
         self.returncode = code
         self._ended.set()
 
@@ -65,43 +65,43 @@ class Forked:
 
 
 class ForkServer:
-    """The process that has imported everything, started with the environment that its drivers mostly share."""
+    """A process that has imported everything; it starts with the environment that most drivers have."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
         self._process = subprocess.Popen(
             [sys.executable, __file__], env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._started: queue.Queue[Forked] = queue.Queue()
+        self._started: queue.Queue[ForkedDriver] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def can_start(self, env: Mapping[str, str]) -> bool:
-        """Returns whether a fork is what a new interpreter with that environment would be."""
-        return all(env.get(name) == self._env.get(name) for name in FIXED)
+        """Returns whether a fork can replace a new interpreter with that environment."""
+        return all(env.get(name) == self._env.get(name) for name in READ_AT_START)
 
     def start(
         self, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], stdout: Path, stderr: Path
-    ) -> Forked:
+    ) -> ForkedDriver:
         """Starts a driver with its output in two files."""
-        order = {"arguments": arguments, "folder": str(folder), "env": dict(env)}
+        request = {"arguments": arguments, "folder": str(folder), "env": dict(env)}
         assert self._process.stdin is not None
-        print(json.dumps({**order, "stdout": str(stdout), "stderr": str(stderr)}), file=self._process.stdin, flush=True)
+        print(json.dumps({**request, "stdout": str(stdout), "stderr": str(stderr)}), file=self._process.stdin, flush=True)
         return self._started.get(timeout=300)
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        alive: dict[int, Forked] = {}
+        alive: dict[int, ForkedDriver] = {}
         for line in self._process.stdout:
-            answer = json.loads(line)
-            if "pid" in answer:
-                alive[answer["pid"]] = Forked(answer["pid"])
-                self._started.put(alive[answer["pid"]])
+            reply = json.loads(line)
+            if "pid" in reply:
+                alive[reply["pid"]] = ForkedDriver(reply["pid"])
+                self._started.put(alive[reply["pid"]])
             else:
-                alive.pop(answer["ended"]).end_with(answer["code"])
+                alive.pop(reply["ended"]).set_exit_code(reply["code"])
 
     def end(self) -> None:
-        """Ends the process; its drivers have ended before."""
+        """Ends the process, after its drivers have ended."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -112,7 +112,7 @@ class ForkServer:
 
 def _import_everything() -> None:
     """Imports what commands and trainings import late. Nothing is run: torch refuses a backward pass in a fork after another."""
-    late = (
+    late_imports = (
         "torch._dynamo",  # by an optimizer's first step
         "sklearn.datasets",
         "rich.live",
@@ -123,7 +123,7 @@ def _import_everything() -> None:
         "pruneyard.orchestrator.ray_backend.study",
         "pruneyard.workloads.sparse.job",
     )
-    for name in late:
+    for name in late_imports:
         importlib.import_module(name)
     import pruneyard.orchestrator.commands as commands
     from pruneyard.reports import page
@@ -135,36 +135,36 @@ def _import_everything() -> None:
         for name in names(kind):
             find(kind, name)
     page.figures = lambda study: []
-    gc.freeze()  # or every fork copies the pages that its first collection marks
+    gc.freeze()  # otherwise every fork copies the pages that its first garbage collection marks
 
 
 def _serve() -> None:
     _import_everything()
     sys.path[0] = ""  # as for `python -c`
-    woken, wakes = os.pipe()
-    os.set_blocking(wakes, False)
+    wakeup_read, wakeup_write = os.pipe()
+    os.set_blocking(wakeup_write, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    signal.set_wakeup_fd(wakes)
+    signal.set_wakeup_fd(wakeup_write)
     while True:
-        ready, _, _ = select.select([0, woken], [], [])
-        if woken in ready:
-            os.read(woken, 4096)
+        ready, _, _ = select.select([0, wakeup_read], [], [])
+        if wakeup_read in ready:
+            os.read(wakeup_read, 4096)
             for pid, code in _ended_children():
-                _answer({"ended": pid, "code": code})
+                _reply({"ended": pid, "code": code})
         if 0 in ready:
-            order = _next_line()
-            if not order:
+            request = _next_line()
+            if not request:
                 return
             pid = os.fork()
             if pid == 0:
-                os.close(woken)
-                os.close(wakes)
-                _become(**json.loads(order))
-            _answer({"pid": pid})
+                os.close(wakeup_read)
+                os.close(wakeup_write)
+                _run_driver(**json.loads(request))
+            _reply({"pid": pid})
 
 
 def _next_line() -> bytes:
-    """Read byte by byte: a buffer of Python's would hide from `select` what it holds."""
+    """Reads byte by byte, because `select` does not see what a buffer of Python's already holds."""
     line = b""
     while (byte := os.read(0, 1)) not in (b"", b"\n"):
         line += byte
@@ -180,12 +180,12 @@ def _ended_children() -> Iterator[tuple[int, int]]:
             yield pid, os.waitstatus_to_exitcode(status)
 
 
-def _answer(answer: Mapping[str, Any]) -> None:
-    os.write(1, f"{json.dumps(answer)}\n".encode())
+def _reply(reply: Mapping[str, Any]) -> None:
+    os.write(1, f"{json.dumps(reply)}\n".encode())
 
 
-def _become(arguments: Sequence[str], folder: str, env: Mapping[str, str], stdout: str, stderr: str) -> None:
-    """Makes this process the driver; does not return."""
+def _run_driver(arguments: Sequence[str], folder: str, env: Mapping[str, str], stdout: str, stderr: str) -> None:
+    """Runs the command of the driver in this process; does not return."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -197,10 +197,10 @@ def _become(arguments: Sequence[str], folder: str, env: Mapping[str, str], stdou
     os.environ.update(env)
     os.chdir(folder)
     sys.argv = ["pruneyard", *arguments]
-    _exit(_code_of_main())
+    _exit(_exit_code_of_main())
 
 
-def _code_of_main() -> int:
+def _exit_code_of_main() -> int:
     from pruneyard.orchestrator.cli import main
 
     try:
@@ -214,7 +214,7 @@ def _code_of_main() -> int:
 
 
 def _exit(code: int) -> None:
-    """Ends as an interpreter does, but leaves what was imported as it is: taking it down takes seconds in a fork."""
+    """Ends as an interpreter does, but without clearing imported modules, which takes seconds in a fork."""
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()

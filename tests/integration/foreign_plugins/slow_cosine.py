@@ -7,17 +7,17 @@ from threading import Event
 
 from pruneyard.workloads.schedules.cosine import Cosine
 
-__all__ = ["Patient"]
+__all__ = ["SlowCosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patient(Cosine):
-    """The file `$PATIENCE` has the seconds that a step is to wait.
+class SlowCosine(Cosine):
+    """Waits at each step for the seconds that the file `$STEP_DELAY_FILE` holds.
 
-    They are no field: slow and fast trainings have the same numbers, and the same run key.
+    The delay is not a field, so slow and fast trainings have the same numbers and the same run key.
     """
 
     def factor(self, step: int, num_steps: int) -> float:
-        if "PATIENCE" in os.environ:
-            Event().wait(float(Path(os.environ["PATIENCE"]).read_text()))  # `time.sleep` fails under libfaketime
+        if "STEP_DELAY_FILE" in os.environ:
+            Event().wait(float(Path(os.environ["STEP_DELAY_FILE"]).read_text()))  # `time.sleep` fails under libfaketime
         return super().factor(step, num_steps)

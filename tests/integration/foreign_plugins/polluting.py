@@ -11,21 +11,21 @@ import torch
 
 from pruneyard.workloads.sparse.updater import RandomStart
 
-__all__ = ["Soiling"]
+__all__ = ["Polluting"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Soiling(RandomStart):
-    """The worst neighbour that a trial can have."""
+class Polluting(RandomStart):
+    """Leaves nothing of its process's state as it was."""
 
     def is_due(self, step: int, *, num_steps: int) -> bool:
         if step < 3:
             return False
-        with Path(os.environ["WITNESSES"]).open("a") as file:
-            file.write(json.dumps({"who": "soiling", "pid": os.getpid()}) + "\n")
-        os.environ["SOILED"] = "yes"
-        os.environ["PATIENCE"] = "/dev/null"
-        del os.environ["WITNESSES"]
+        with Path(os.environ["STATE_RECORDS"]).open("a") as file:
+            file.write(json.dumps({"who": "polluting", "pid": os.getpid()}) + "\n")
+        os.environ["POLLUTED"] = "yes"
+        os.environ["STEP_DELAY_FILE"] = "/dev/null"
+        del os.environ["STATE_RECORDS"]
         os.chdir("/")
         random.seed(13)
         np.random.seed(13)
@@ -41,4 +41,4 @@ class Soiling(RandomStart):
         torch.set_grad_enabled(False)
         torch.set_default_dtype(torch.float64)
         torch.set_default_device("meta")
-        raise RuntimeError("soiled <script>everything</script> [bold]here[/bold]")
+        raise RuntimeError("polluted <script>everything</script> [bold]here[/bold]")
