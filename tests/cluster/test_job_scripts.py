@@ -100,7 +100,7 @@ def test_the_batch_script_starts_ray_once_per_node_and_runs_the_spec(
     batch: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     job = batch()
-    _, output = job.communicate(timeout=20)
+    _, output = job.communicate(timeout=120)
     assert (job.returncode, output) == (0, "")
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls[:5] == ["symmetric-run", "--address", "node-1:6379", "--min-nodes", "3"]
@@ -122,7 +122,7 @@ def test_the_batch_script_stops_the_driver_gracefully_and_returns_its_exit_code(
     while not (tmp_path / "calls.token").exists():
         assert job.poll() is None
     job.terminate()
-    _, output = job.communicate(timeout=20)
+    _, output = job.communicate(timeout=120)
     assert (job.returncode, output) == (3, "")
 
 
@@ -130,7 +130,7 @@ def test_the_batch_script_does_not_pass_off_a_cluster_that_never_came_as_success
     batch: Callable[..., subprocess.Popen[str]],
 ) -> None:
     job = batch(RAY_FAILS="yes")
-    _, output = job.communicate(timeout=20)
+    _, output = job.communicate(timeout=120)
     assert job.returncode == 4
     assert "Ray did not start" in output
 
@@ -144,7 +144,7 @@ def test_the_batch_script_says_which_program_the_environment_lacks(
         assert found is not None
         (tmp_path / "bin" / name).symlink_to(found)
     job = batch(PATH=str(tmp_path / "bin"))
-    _, output = job.communicate(timeout=20)
+    _, output = job.communicate(timeout=120)
     assert job.returncode == 2
     assert re.match(r"no pruneyard on .*; activate its environment by slurm.prologue", output)
 

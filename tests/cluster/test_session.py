@@ -54,13 +54,14 @@ def listening(answer: bytes | None) -> Iterator[int]:
 def test_a_port_that_is_no_ray_cluster_is_said_in_seconds(
     answer: bytes | None, message: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "CONNECT_TIMEOUT_S", 0.5)
+    # Only silence lasts as long as the limit, which is far from what an answer takes on a busy machine elsewhere.
+    monkeypatch.setattr(session_module, "CONNECT_TIMEOUT_S", 0.5 if answer is None else 60.0)
     monkeypatch.setenv("RAY_AUTH_MODE", mode)
     started = time.monotonic()
     with listening(answer) as port, pytest.raises(ConnectionError) as caught, session(f"127.0.0.1:{port}"):
         pass
     assert str(caught.value) == f"no Ray cluster answers at 127.0.0.1:{port}: {message}"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_port_where_nothing_listens_is_said_at_once() -> None:

@@ -84,11 +84,14 @@ def test_a_function_that_does_not_end_leaves_its_record_and_stops_the_process(
 ) -> None:
     monkeypatch.setattr(handover, "STOP_TIMEOUT_S", 0.05)
 
+    may_end = tmp_path / "may_end"
+
     def lingers(context: FunctionContext) -> None:
         try:
             context.report(accuracy=0.5)
         finally:
-            time.sleep(0.5)
+            while not may_end.exists():
+                time.sleep(0.01)
 
     spec = load_spec({"name": "s", "kind": "function", "function": register(lingers)})
     folder = RunFolder(tmp_path / "out")
@@ -108,6 +111,7 @@ def test_a_function_that_does_not_end_leaves_its_record_and_stops_the_process(
     runner.advance()
     with pytest.raises(StillRunningError, match="lingers was stopped and has not ended"):
         runner.advance()
+    may_end.touch()
     assert set(Store(folder).runs().to_pandas()["status"]) == {"PRUNED"}
     for left in [thread for thread in threading.enumerate() if thread.name == "function lingers"]:
         left.join()

@@ -44,8 +44,8 @@ def fails(
 
 
 def function_threads() -> list[str]:
-    """Returns the names of threads in which functions still run, a second after they were asked for."""
+    """Returns the names of threads in which functions still run, after they had half a minute to end."""
     threads = [thread for thread in threading.enumerate() if thread.daemon and thread.name.startswith("function ")]
     for thread in threads:
-        thread.join(1.0)
+        thread.join(30.0)
     return [thread.name for thread in threads if thread.is_alive()]

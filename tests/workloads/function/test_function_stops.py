@@ -47,16 +47,20 @@ def test_a_function_that_does_not_end_after_a_stop_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handover, "STOP_TIMEOUT_S", 0.05)
+    may_end = tmp_path / "may_end"
+
     def hangs(context: FunctionContext) -> None:
         try:
             context.report(accuracy=0.1)
         finally:
-            time.sleep(0.5)
+            while not may_end.exists():
+                time.sleep(0.01)
 
     job = job_of(hangs).run(Context(checkpoints=CheckpointFolder(tmp_path)))
     next(job)
     with pytest.raises(StillRunningError, match=r"hangs was stopped and has not ended after 0.05 s"):
         job.close()  # type: ignore[attr-defined]
+    may_end.touch()
     (left,) = [thread for thread in threading.enumerate() if thread.name == "function hangs"]
     left.join()
 

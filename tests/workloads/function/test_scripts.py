@@ -117,7 +117,7 @@ def test_a_script_ends_although_a_process_that_it_has_started_goes_on(write: Cal
     started = time.monotonic()
     found, _, _ = finish(FunctionJob(command="python parent.py"), tmp_path / "run")
     assert found == [(1, 1.0)]
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50
 
 
 def test_the_run_key_of_a_script_follows_every_file_that_it_runs(write: Callable[..., None], tmp_path: Path) -> None:
