@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # these load torch, which readers of results do without
     from torch import Tensor
 
     from pruneyard.workloads.networks.finished import FinishedNetwork
+
+
+AnyWorkload = TypeVar("AnyWorkload")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,14 @@ class Runs:
 
     def __post_init__(self) -> None:
         check_runs(self.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedParent(Generic[AnyWorkload]):
+    """An upstream run that has not finished: its job, and a data set with the shape and classes of the one that it reads."""
+
+    workload: AnyWorkload
+    data: Dataset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import joblib
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,7 @@ from pruneyard.orchestrator.driver.stages import check_ready_jobs
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.planning.cost import Estimate, estimate
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
+from pruneyard.orchestrator.planning.stage_graph import StageInput, stage_graph
 from pruneyard.orchestrator.search.proposals import num_proposals_left
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.formats import amount, time_span
@@ -73,11 +75,33 @@ def _as_json(plan: Plan, cost: Estimate | None, missing_data: str | None) -> dic
         "study": plan.spec.name,
         "folder": str(plan.folder.path),
         "counts": plan.counts(),
+        "stages": [asdict(node) for node in stage_graph(plan)],
         "to_be_proposed": {name or "": count for name, count in num_proposals_left(plan.spec, plan.folder).items()},
         "estimate": asdict(cost) if cost else None,
         "missing_data": missing_data,
         "jobs": jobs,
     }
+
+
+def _draw_graph(plan: Plan, console: Console) -> None:
+    """Prints one line for each stage of a chain: its jobs by status, and an arrow from everything that they take runs from."""
+    nodes = stage_graph(plan)
+    if not nodes:
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("stage", "kind", "jobs", "status", "inputs"):
+        table.add_column(column, justify="right" if column == "jobs" else "left")
+    for node in nodes:
+        counts = ", ".join(f"{count} {name}" for name, count in node.counts.items())
+        inputs = ", ".join(map(_arrow, node.inputs))
+        table.add_row(Text(node.name), node.kind, str(node.num_jobs), counts, Text(inputs))
+    console.print()
+    console.print(table)
+
+
+def _arrow(taken: StageInput) -> str:
+    number = str(taken.most) if taken.fewest == taken.most else f"{taken.fewest}-{taken.most}"
+    return f"<- {taken.origin} ({number} {'run' if number == '1' else 'runs'} per job)"
 
 
 def _print(plan: Plan, cost: Estimate | None, missing_data: str | None) -> None:
@@ -91,6 +115,7 @@ def _print(plan: Plan, cost: Estimate | None, missing_data: str | None) -> None:
     if len(plan.spec.jobs) > MAX_ROWS:
         table.add_row("", f"and {len(plan.spec.jobs) - MAX_ROWS} more", "")
     console.print(table)
+    _draw_graph(plan, console)
     counts = ", ".join(f"{count} {name}" for name, count in plan.counts().items() if count)
     console.print(f"\n{plan.spec.name}: {len(plan.spec.jobs)} jobs, {counts}; results go into {plan.folder.path}")
     for name, count in num_proposals_left(plan.spec, plan.folder).items():

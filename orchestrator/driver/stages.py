@@ -10,9 +10,11 @@ from pruneyard.orchestrator.driver.context import StudyRun
 from pruneyard.orchestrator.driver.retries import attempts_to_retry
 from pruneyard.orchestrator.early_stopping.asha_median import load_early_stopper
 from pruneyard.orchestrator.early_stopping.hyperband import load_brackets, run_hyperband
+from pruneyard.orchestrator.errors import SpecError
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt, order_by_parents
 from pruneyard.orchestrator.planning.data_changes import check_data_unchanged
 from pruneyard.orchestrator.planning.plan import Plan
+from pruneyard.orchestrator.planning.planned_parents import missing_artifacts, planned_parent_problems
 from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
 from pruneyard.orchestrator.search.proposals import is_search_finished, load_search
 from pruneyard.orchestrator.spec.job import Job
@@ -131,8 +133,13 @@ def check_ready_jobs(
     Returns the loaded data sets; adds the warnings that were logged to `warned`. Raises `UsageError` for jobs that cannot run.
     """
     ready = [_with_upstream(planned, plan.folder).job for planned in attempts if plan.is_ready(planned.job)]
+    if problems := missing_artifacts(ready, plan.folder):
+        raise SpecError(origin, problems)
     data = load_data(ready)
     check_data_unchanged(plan, Fingerprints(data))
     check_jobs(ready, data, origin=origin, warned=warned)
-    load_data([planned.job for planned in attempts if not plan.is_ready(planned.job)], into=data, with_parents=False)
+    waiting = [planned.job for planned in attempts if not plan.is_ready(planned.job)]
+    load_data(waiting, into=data, with_parents=False)
+    if problems := planned_parent_problems(waiting, {job.key: job for job in plan.spec.jobs}, data):
+        raise SpecError(origin, problems)
     return data

@@ -66,9 +66,10 @@ class Plan:
         """Returns the plan with the jobs that searches have proposed by now. The statuses stay: nothing ran in between."""
         return replace(self, spec=with_proposed_jobs(self.spec, self.folder))
 
-    def counts(self) -> dict[str, int]:
-        """Returns the number of jobs by status; `missing` counts the jobs that never ran."""
-        names = [status.value.lower() if (status := self.status(job)) else "missing" for job in self.spec.jobs]
+    def counts(self, jobs: Sequence[Job] | None = None) -> dict[str, int]:
+        """Returns the number of these jobs, by default of all, by status; `missing` counts the jobs that never ran."""
+        counted = self.spec.jobs if jobs is None else jobs
+        names = [status.value.lower() if (status := self.status(job)) else "missing" for job in counted]
         return {name: names.count(name) for name in ("completed", "failed", "interrupted", "pruned", "missing")}
 
 

@@ -14,6 +14,7 @@ from pruneyard.orchestrator.spec.plugin_files import PLUGINS, add_plugin_files, 
 from pruneyard.orchestrator.spec.references import UpstreamRuns, parent_of_job
 from pruneyard.orchestrator.spec.resolved import stage_tables
 from pruneyard.orchestrator.spec.stage import NAME_PATTERN, Stage
+from pruneyard.orchestrator.spec.stage_order import refused_references
 from pruneyard.orchestrator.spec.validation import StageValidator
 from pruneyard.orchestrator.spec.yaml_document import (
     Document,
@@ -132,7 +133,8 @@ def _load_stages(document: Document, overrides: Mapping[str, Any], axes: Mapping
         stage_axes = {key.removeprefix(prefix): value for key, value in axes.items() if key.startswith(prefix)}
         own_tables, changed = apply_overrides({**inherited, **table}, stage_overrides, stage_axes)
         settled = [before for before in stages_so_far if before.learning is None]  # jobs of a search are not known yet
-        earlier = UpstreamRuns({str(before.name): [parent_of_job(job) for job in before.jobs] for before in settled})
+        runs = {str(before.name): [parent_of_job(job) for job in before.jobs] for before in settled}
+        earlier = UpstreamRuns(runs, refused_references(name, stages, stages_so_far))
         validator = StageValidator(document, own_tables, changed, name=name, prefix=f"stages.{name}", earlier=earlier)
         stage = validator.stage()
         problems += validator.log.problems

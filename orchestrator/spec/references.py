@@ -112,10 +112,13 @@ def finished_runs(folder: Location) -> list[Parent]:
 
 
 class UpstreamRuns:
-    """The runs that a stage may refer to: those of earlier stages, by name, and those of folders, which are read once."""
+    """The runs that a stage may refer to: those of earlier stages, by name, and those of folders, which are read once.
 
-    def __init__(self, stages: Mapping[str, Sequence[Parent]]) -> None:
-        self._stages = stages
+    refused: why a stage cannot be referred to, by the names of all other stages of the spec.
+    """
+
+    def __init__(self, stages: Mapping[str, Sequence[Parent]], refused: Mapping[str, str] | None = None) -> None:
+        self._stages, self._refused = stages, refused or {}
         self._folders: dict[str, list[Parent]] = {}
         self._warned: set[str] = set()
 
@@ -179,6 +182,10 @@ class UpstreamRuns:
             raise ChainError(key, f"is {short_json(source)}; it must be the name of a stage or a folder of results")
         if source in self._stages:
             return list(self._stages[source])
+        if source in self._refused:
+            stages = ", ".join(self._stages) or "none"
+            rule = f"it must be an earlier stage ({stages}) or a folder of results"
+            raise ChainError(key, f"is {short_json(source)}, {self._refused[source]}; {rule}")
         if not _locate_folder(source, key).is_dir():
             stages = ", ".join(self._stages) or "none"
             hint = nearest(source, dict.fromkeys(self._stages))

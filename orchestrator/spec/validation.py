@@ -19,6 +19,7 @@ from pruneyard.orchestrator.spec.description import describe_job
 from pruneyard.orchestrator.spec.grid import Axis, Point, expand, known_keys
 from pruneyard.orchestrator.spec.job import MAX_JOBS, Job
 from pruneyard.orchestrator.spec.labels import labels
+from pruneyard.orchestrator.spec.parent_kinds import kind_problems
 from pruneyard.orchestrator.spec.plugin_files import PLUGINS
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.references import (
@@ -81,6 +82,7 @@ class StageValidator:
         self.earlier = earlier or UpstreamRuns({})
         self.log = ProblemLog(lines, prefix=prefix, command_line_keys=self.changed)
         self.useless_axes: list[str] = []
+        self._reported: set[tuple[str, str]] = set()
         self.header: Header | None = None
 
     def _present(self, key: str) -> str:
@@ -330,6 +332,14 @@ class StageValidator:
         """Returns whether the command line replaced the table that an axis of the spec was written for."""
         return key not in self.changed and any(self._present(key).startswith(f"{c.removesuffix('.name')}.") for c in self.changed)
 
+    def _check_kinds(self, workload: Any, found: ResolvedTables, point: Point) -> None:
+        """Reports references to runs that do not leave what the job reads, each key and kind once."""
+        problems = kind_problems(workload, {parent.run_key: parent.kind for parent in found.parents})
+        for key, message in problems.items():
+            if (key, message) not in self._reported:
+                self._reported.add((key, message))
+                self.log.with_origins(point.origins).add(key, message)
+
     def _job(self, header: Header | None, job_class: type[Any], point: Point, found: ResolvedTables, seed: int) -> Job | None:
         workload = decode(job_class, {**found.tables, "seed": seed}, "", self.log.with_origins(point.origins))
         if workload is None or header is None:
@@ -337,6 +347,8 @@ class StageValidator:
         if header.resources.workers > 1 and getattr(workload, "depends_on_num_workers", False):
             # The numbers of such a job depend on how many workers share a batch, so the number enters its run key.
             workload = replace(workload, workers=header.resources.workers)
+        if found.parents:
+            self._check_kinds(workload, found, point)
         resolved, identity = encode(workload), encode(workload, identity_only=True)
         key = key_of(header.kind, identity)
         return Job(

@@ -66,6 +66,7 @@ class CalibrateJob:
     dropout_passes: int = field(default=0, metadata=renamed("passes", NEUTRAL_BY_DEFAULT))
     swag_samples: int = field(default=0, metadata=renamed("samples", NEUTRAL_BY_DEFAULT))
     positive: Positive = field(default=None, metadata=NEUTRAL_BY_DEFAULT)
+    leaves: ClassVar[tuple[str, ...]] = ("predictions",)
     revision: ClassVar[int] = 2  # MCE counted bins of a single row before
     splits_of_inputs = staticmethod(needed_splits)
     tables_of_jobs = staticmethod(tables_by_model)

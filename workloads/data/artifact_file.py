@@ -29,6 +29,7 @@ class ArtifactFile:
     """
 
     file_name: ClassVar[str]  # among the artifacts of a run
+    reads: ClassVar[str]  # what the file holds, one of those that a kind of job `leaves`
     mismatch: ClassVar[str]  # end of the message for a file with another digest, such as "is another set"
 
     path: str = field(default="", metadata=NOT_IDENTITY)

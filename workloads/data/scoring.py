@@ -7,6 +7,7 @@ model can read the scores from the file that an earlier job wrote, instead of tr
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ class Scoring:
     digest: 16 hexadecimal digits over the file's content; if given, a file with other content is refused.
     runs, folder, artifacts: instead of a path, one run as in `pruneyard.workloads.parents.Runs`; a spec writes `from: STAGE`.
     """
+
+    reads: ClassVar[str] = "scores"
 
     networks: int = 1
     epochs: int = 10  # of each network

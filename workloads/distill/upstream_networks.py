@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,8 @@ class UpstreamNetworks:
 
     runs, folder, artifacts: as in `pruneyard.workloads.parents.Runs`; a spec writes `{from: STAGE, over: all}`.
     """
+
+    reads: ClassVar[str] = "network"
 
     runs: tuple[str, ...] = ()
     folder: str = field(default="", metadata=NOT_IDENTITY)

@@ -5,7 +5,7 @@ Its artifact has the ranking, which the data source `top_features` reads.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.data.flat_features import flattened
@@ -23,6 +23,7 @@ class FeaturesJob:
     data: Annotated[Source, Plugin("data.sources")]
     method: Annotated[FeatureRanker, Plugin("features.methods")]
     seed: int = 0
+    leaves: ClassVar[tuple[str, ...]] = ("ranking",)
 
     def check(self, data: Dataset) -> list[str]:
         """Returns no warnings: any data has features."""

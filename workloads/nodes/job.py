@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import safetensors.torch
@@ -88,6 +88,7 @@ class NodesJob:
     budget: NodesBudget = NodesBudget()
     jackknife: Jackknife = Jackknife()
     seed: int = 0
+    leaves: ClassVar[tuple[str, ...]] = ("predictions",)
 
     def run(self, context: Context) -> Iterator[Progress]:
         """Resumes from the newest valid checkpoint of the context, or starts."""

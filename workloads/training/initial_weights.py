@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pruneyard.workloads.data.artifact_file import locate_artifact_file, resolve_digest
 from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY
@@ -15,6 +16,9 @@ from pruneyard.workloads.masks.choice import listed
 from pruneyard.workloads.masks.stored_weights import decode, dense_shapes
 
 FILE = "model.safetensors"  # among the artifacts of a run
+
+Shapes = Mapping[str, Sequence[int]]
+"""Shapes of parameters and buffers, by their names in `state_dict()`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,8 @@ class InitialWeights:
         weights are 0 outside its masks; the method of this job makes its own masks.
     reset: patterns of names, as `fnmatch` matches them, that keep their random start, such as a last layer for other classes.
     """
+
+    reads: ClassVar[str] = "network"
 
     path: str = field(default="", metadata=NOT_IDENTITY)
     digest: str = ""
@@ -61,7 +67,11 @@ class InitialWeights:
                     shapes = dense_shapes(opened.keys(), lambda key: opened.get_slice(key).get_shape(), opened.get_tensor)
             except safetensors.SafetensorError as error:
                 raise ValueError(f"initial.path is {path}, which is no safetensors file: {error}") from error
-            self._names_to_read(network, shapes, path)
+            self.check_shapes(_shapes_of(network), shapes, path)
+
+    def check_shapes(self, own: Shapes, shapes: Shapes, origin: str) -> None:
+        """Raises `ValueError` if weights of these shapes do not fit a network with the shapes `own`; `origin` names them."""
+        self._names_to_read(own, shapes, origin)
 
     def load_into(self, network: nn.Module) -> None:
         """Copies the weights into a network. Raises `ValueError` if they do not fit, or are not finite."""
@@ -69,7 +79,8 @@ class InitialWeights:
             return
         path = self._located()
         tensors, _ = decode(safetensors.torch.load_file(path))
-        names = self._names_to_read(network, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        names = self._names_to_read(_shapes_of(network), shapes, path)
         bad = [name for name in names if not torch.isfinite(tensors[name]).all()]
         if bad:
             raise ValueError(f"initial: {path} has numbers that are not finite in {listed(bad)}")
@@ -83,9 +94,8 @@ class InitialWeights:
             locate_artifact_file(path=self.path, digest=self.digest, runs=self.runs, artifacts=self.artifacts, name=FILE)
         )
 
-    def _names_to_read(self, network: nn.Module, shapes: Mapping[str, Sequence[int]], path: str) -> list[str]:
+    def _names_to_read(self, own: Shapes, shapes: Shapes, path: str) -> list[str]:
         """Returns the names of the tensors to read. Raises `ValueError` where the file and the network do not fit."""
-        own: Mapping[str, Tensor] = network.state_dict()
         for place, pattern in enumerate(self.reset):
             if not any(fnmatchcase(name, pattern) for name in own):
                 raise ValueError(f"initial.reset[{place}] is {pattern!r}, which matches none of {listed(list(own))}")
@@ -96,13 +106,17 @@ class InitialWeights:
         if surplus := [name for name in shapes if name not in own and not self._is_reset(name)]:
             raise ValueError(f"initial: {path} has {listed(surplus)}, which the network does not have; {remedy}")
         for name in wanted:
-            if tuple(shapes[name]) != tuple(own[name].shape):
-                found, expected = tuple(shapes[name]), tuple(own[name].shape)
+            if tuple(shapes[name]) != tuple(own[name]):
+                found, expected = tuple(shapes[name]), tuple(own[name])
                 raise ValueError(f"initial: {path} has {name} of shape {found}; it must be {expected}; {remedy}")
         return wanted
 
     def _is_reset(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.reset)
+
+
+def _shapes_of(network: nn.Module) -> Shapes:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 AT_RANDOM = InitialWeights()

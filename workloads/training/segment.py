@@ -1,6 +1,7 @@
 """A segment of a training as a job of its own: where it starts and where it ends."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pruneyard.workloads.checkpoint import Checkpoint
 from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY, check_runs
@@ -17,6 +18,8 @@ class Segment:
 
     Steps, counted FLOPs and seconds of training continue those of the run; metrics are those of this segment alone.
     """
+
+    reads: ClassVar[str] = "checkpoint"
 
     runs: tuple[str, ...] = ()
     until: float = 1.0

@@ -32,6 +32,7 @@ class Synthetic(ArtifactFile, Source):
     """Reads a synthetic set by path, a synthetic_set.safetensors file, or by run."""
 
     file_name: ClassVar[str] = FILE
+    reads: ClassVar[str] = "synthetic set"
     mismatch: ClassVar[str] = "is another set"
     renumbers_train: ClassVar[bool] = True
     examples: ClassVar[tuple[Settings, ...]] = ({"base": {"name": "digits"}, "path": "synthetic_set.safetensors"},)

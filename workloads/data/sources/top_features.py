@@ -25,6 +25,7 @@ class TopFeatures(ArtifactFile, Source):
     """Reads a ranking by path, a ranking.safetensors file, or by run."""
 
     file_name: ClassVar[str] = FILE
+    reads: ClassVar[str] = "ranking"
     mismatch: ClassVar[str] = "is another ranking"
     examples: ClassVar[tuple[Settings, ...]] = ({"base": {"name": "digits"}, "num": 5, "path": "ranking.safetensors"},)
 
