@@ -37,7 +37,7 @@ class Runs:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedParent(Generic[AnyWorkload]):
-    """An upstream run that has not finished: its job, and a data set with the shape and classes of the one that it reads."""
+    """The job of an upstream run, finished or not, and a data set with the shape and classes of the one that it reads."""
 
     workload: AnyWorkload
     data: Dataset

@@ -14,7 +14,7 @@ from pruneyard.orchestrator.errors import SpecError
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt, order_by_parents
 from pruneyard.orchestrator.planning.data_changes import check_data_unchanged
 from pruneyard.orchestrator.planning.plan import Plan
-from pruneyard.orchestrator.planning.planned_parents import missing_artifacts, planned_parent_problems
+from pruneyard.orchestrator.planning.planned_parents import missing_artifacts, parent_problems
 from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
 from pruneyard.orchestrator.search.proposals import is_search_finished, load_search
 from pruneyard.orchestrator.spec.job import Job
@@ -140,6 +140,7 @@ def check_ready_jobs(
     check_jobs(ready, data, origin=origin, warned=warned)
     waiting = [planned.job for planned in attempts if not plan.is_ready(planned.job)]
     load_data(waiting, into=data, with_parents=False)
-    if problems := planned_parent_problems(waiting, {job.key: job for job in plan.spec.jobs}, data):
+    jobs = [planned.job for planned in attempts]
+    if problems := parent_problems(jobs, {job.key: job for job in plan.spec.jobs}, data):
         raise SpecError(origin, problems)
     return data

@@ -1,4 +1,4 @@
-"""Checks jobs against the upstream runs that have not finished, and the artifacts of those that have."""
+"""Checks jobs against the jobs of their upstream runs, and that finished upstream runs have artifacts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,10 +14,8 @@ from pruneyard.workloads.data.sources.synthetic import Synthetic
 from pruneyard.workloads.parents import PlannedParent
 
 
-def planned_parent_problems(
-    jobs: Sequence[Job], known: Mapping[str, Job], data: Mapping[Source, Dataset]
-) -> list[Problem]:
-    """Returns a problem for each job that cannot take what its unfinished upstream runs will leave.
+def parent_problems(jobs: Sequence[Job], known: Mapping[str, Job], data: Mapping[Source, Dataset]) -> list[Problem]:
+    """Returns a problem for each job that cannot take what its upstream runs in this study leave, or will leave.
 
     known: the jobs of the spec, by run key. data: the data sets loaded so far; a job is judged only if its own is among them.
     """

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from pruneyard import run
 from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.artifacts.reader import open_run
-from pruneyard.orchestrator.errors import ExitCode
+from pruneyard.orchestrator.errors import ExitCode, UsageError
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
 from pruneyard.workloads.data.batches import DeviceSplit
@@ -102,8 +102,16 @@ def test_the_runs_are_identity_and_their_absence_is_none() -> None:
     assert first.key == empty.key
 
 
-def test_networks_of_another_width_fail_with_both_named(tmp_path: Path) -> None:
-    results = run(with_stage("pretrain", model={**CONVNET, "width": 8}), out=tmp_path, local=True)
+def test_networks_of_another_width_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"width=8.*it must be.*width=4"):
+        run(with_stage("pretrain", model={**CONVNET, "width": 8}), out=tmp_path, local=True)
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_networks_of_another_width_in_another_folder_fail_with_both_named(tmp_path: Path) -> None:
+    run({**CHAIN, "stages": {"pretrain": {**PRETRAIN, "model": {**CONVNET, "width": 8}}}}, out=tmp_path / "wide", local=True)
+    method = {**DISTIL["method"], "networks": {"from": str(tmp_path / "wide"), "over": "all"}}
+    results = run({**CHAIN, "stages": {"distil": {**DISTIL, "method": method}}}, out=tmp_path / "out", local=True)
     assert results.exit_code == ExitCode.FAILED
     failed = results.runs().query("status == 'FAILED'")
     assert len(failed) == 2

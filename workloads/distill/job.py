@@ -158,7 +158,7 @@ class DistillJob:
         return distillation_flops + evaluation_flops, num_iterations + steps
 
     def check_parents(self, parents: Mapping[str, PlannedParent[Any]], data: Dataset) -> None:
-        """Raises `ValueError` if an upstream training, which has not run, will leave a network that the method cannot take.
+        """Raises `ValueError` if an upstream training, which may not have run, leaves a network that the method cannot take.
 
         parents: by run key. data: a set with the shape and classes of the job's own.
         """

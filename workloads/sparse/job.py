@@ -167,7 +167,7 @@ class SparseJob(Recipe):
         ]
 
     def check_parents(self, parents: Mapping[str, PlannedParent[Any]], data: Dataset) -> None:
-        """Raises `ValueError` if an upstream training, which has not run, will leave a network that this job cannot take.
+        """Raises `ValueError` if an upstream training, which may not have run, leaves a network that this job cannot take.
 
         parents: by run key. data: a set with the shape and classes of the job's own.
         """

@@ -1,4 +1,4 @@
-"""Checks, before a training has run, that its network fits the job that is to take it."""
+"""Checks by its spec, even before a training has run, that its network fits the job that is to take it."""
 
 from collections.abc import Mapping
 from functools import lru_cache
