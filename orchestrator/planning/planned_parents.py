@@ -7,6 +7,7 @@ from pruneyard.orchestrator.artifacts.parents import upstream_runs
 from pruneyard.orchestrator.artifacts.writer import MANIFEST
 from pruneyard.orchestrator.errors import Problem
 from pruneyard.orchestrator.spec.job import Job, group_of
+from pruneyard.orchestrator.spec.parent_kinds import references_in
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import located
 from pruneyard.workloads.data.dataset import Dataset, Source
@@ -22,16 +23,18 @@ def parent_problems(jobs: Sequence[Job], known: Mapping[str, Job], data: Mapping
     problems: dict[str, Problem] = {}
     parents: dict[str, PlannedParent[Any] | None] = {}
     for job in {group_of(job): job for job in jobs}.values():
-        check = getattr(job.workload, "check_parents", None)
         own = _similar_data(job, data)
-        if check is None or own is None:
+        checks = [table.check_parents for _, table in references_in(job.workload) if hasattr(table, "check_parents")]
+        if not checks or own is None:
             continue
         for run in job.parents:
             if run in known and run not in parents:
                 similar = _similar_data(known[run], data)
                 parents[run] = None if similar is None else PlannedParent(workload=known[run].workload, data=similar)
+        of_job = {run: parent for run in job.parents if (parent := parents.get(run)) is not None}
         try:
-            check({run: parent for run in job.parents if (parent := parents.get(run)) is not None}, own)
+            for check in checks:
+                check(job.workload, own, of_job)
         except ValueError as error:
             name = job.label.rpartition(" seed=")[0]
             problems.setdefault(name, Problem(0, name, str(error)))

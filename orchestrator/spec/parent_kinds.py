@@ -18,7 +18,7 @@ def kind_problems(workload: Any, kinds_of_runs: Mapping[str, str]) -> dict[str, 
     kinds_of_runs: the kind of each upstream run, by run key.
     """
     problems: dict[str, str] = {}
-    for key, table in _references(workload, ""):
+    for key, table in references_in(workload):
         reads = getattr(table, "reads", None)
         for kind in dict.fromkeys(kinds_of_runs[run] for run in table.runs if run in kinds_of_runs):
             leaves = _leaves(kind)
@@ -32,12 +32,13 @@ def _leaves(kind: str) -> tuple[str, ...] | None:
     return getattr(find_job(kind), "leaves", None) if kind in kinds() else None
 
 
-def _references(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+def references_in(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields dotted key and table of every reference to upstream runs in a decoded table."""
     if isinstance(value, tuple):
         for place, item in enumerate(value):
-            yield from _references(item, f"{key}[{place}]")
+            yield from references_in(item, f"{key}[{place}]")
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         if getattr(value, "runs", ()) and hasattr(value, "artifacts"):
             yield key, value
         for field in dataclasses.fields(value):
-            yield from _references(getattr(value, field.name), join_keys(key, field.name))
+            yield from references_in(getattr(value, field.name), join_keys(key, field.name))

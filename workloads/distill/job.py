@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -31,14 +31,11 @@ from pruneyard.workloads.distill.flop_counting import ProblemSize, count_flops, 
 from pruneyard.workloads.distill.selected import random_images, real_images
 from pruneyard.workloads.distill.separation import measure_separation
 from pruneyard.workloads.distill.teacher import HasTeacher, serialize_weights, size_bytes_of, soft_labels
-from pruneyard.workloads.distill.upstream_networks import UpstreamNetworks
 from pruneyard.workloads.fields import NOT_IDENTITY
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.networks.builder import ModelBuilder
-from pruneyard.workloads.parents import PlannedParent, Predictions
+from pruneyard.workloads.parents import Predictions
 from pruneyard.workloads.plugins import Plugin, name_of
-from pruneyard.workloads.sparse.job import SparseJob
-from pruneyard.workloads.sparse.planned_parents import check_pool
 from pruneyard.workloads.workload import (
     Context,
     InterruptedJobError,
@@ -156,16 +153,6 @@ class DistillJob:
         steps = num_networks * (1 + len(recipe.architectures)) * recipe.epochs * -(-num_images // recipe.batch_size)
         evaluation_flops = num_networks * recipe.epochs * num_images * flops_per_image
         return distillation_flops + evaluation_flops, num_iterations + steps
-
-    def check_parents(self, parents: Mapping[str, PlannedParent[Any]], data: Dataset) -> None:
-        """Raises `ValueError` if an upstream training, which may not have run, leaves a network that the method cannot take.
-
-        parents: by run key. data: a set with the shape and classes of the job's own.
-        """
-        networks = getattr(self.method, "networks", None)
-        if isinstance(networks, UpstreamNetworks):
-            trainings = {run: parent for run, parent in parents.items() if isinstance(parent.workload, SparseJob)}
-            check_pool(self.model, data, networks.runs, trainings)
 
     def check(self, data: Dataset) -> list[str]:
         """Builds the networks on the meta device. Raises `ValueError` for features, and for too small classes."""

@@ -1,14 +1,16 @@
 """Networks of finished training runs, for distillers that begin with trained networks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.distill.distiller import DistillContext
 from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY, check_runs
-from pruneyard.workloads.parents import FinishedRun
+from pruneyard.workloads.parents import FinishedRun, PlannedParent
+from pruneyard.workloads.training.planned_training import num_outputs, trainings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,22 @@ class UpstreamNetworks:
             check_runs(self.runs)
         elif self.folder:
             raise ValueError(f"folder is {self.folder!r} without runs; give runs or leave it out")
+
+    def check_parents(self, job: Any, data: Dataset, parents: Mapping[str, PlannedParent[Any]]) -> None:
+        """Raises `ValueError` if an upstream training leaves another model, or one for other data, than the job takes.
+
+        job: the distill job that has this table. data: its data. parents: the known upstream runs, by run key.
+        """
+        for run, parent in trainings(self.runs, parents).items():
+            known, training = parent.data, parent.workload
+            for name, found, expected in (
+                ("model", training.model_for(known.image_shape, known.num_classes), job.model),
+                ("shape of images", known.image_shape, data.image_shape),
+                ("number of outputs", num_outputs(training, known), data.num_classes),
+            ):
+                if found != expected:
+                    mismatch = f"networks has run {run}, whose {name} is {found}"
+                    raise ValueError(f"{mismatch}; it must be {expected}, like this job's")
 
     def weights(self, context: DistillContext) -> Iterator[dict[str, Tensor]]:
         """Yields parameters and buffers of each network by name, on the context's device, in the order of the runs.

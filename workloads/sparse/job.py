@@ -1,8 +1,8 @@
 """A job of kind `sparse`: train one network on one data set under one sparse-training method."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
@@ -16,12 +16,10 @@ from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder, has_random_layers
 from pruneyard.workloads.networks.flops import macs_of
 from pruneyard.workloads.networks.parameter_groups import check_patterns
-from pruneyard.workloads.parents import PlannedParent
 from pruneyard.workloads.plugins import Plugin, name_of
 from pruneyard.workloads.seeding import stream
 from pruneyard.workloads.sparse.iso_flop import widened
 from pruneyard.workloads.sparse.narrow import Narrow
-from pruneyard.workloads.sparse.planned_parents import check_initial, check_segment
 from pruneyard.workloads.sparse.uncovered import uncovered_parts
 from pruneyard.workloads.training.execution_check import check_execution, staying_masked
 from pruneyard.workloads.training.loop import train
@@ -165,15 +163,6 @@ class SparseJob(Recipe):
             *warnings,
             f"method.schedule.every is {every}, but the budget has {num_steps} steps: masks will never be updated",
         ]
-
-    def check_parents(self, parents: Mapping[str, PlannedParent[Any]], data: Dataset) -> None:
-        """Raises `ValueError` if an upstream training, which may not have run, leaves a network that this job cannot take.
-
-        parents: by run key. data: a set with the shape and classes of the job's own.
-        """
-        trainings = {run: parent for run, parent in parents.items() if isinstance(parent.workload, SparseJob)}
-        check_initial(self, data, trainings)
-        check_segment(self, data, trainings)
 
     def _check_inputs(self, data: Dataset, *, takes: InputKind) -> None:
         """Raises `ValueError` for a part of the recipe that needs images, or pixels, if the data has none."""

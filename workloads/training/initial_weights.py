@@ -1,9 +1,9 @@
 """Starting weights from a file or from an earlier run, for fine-tuning."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import safetensors
 import safetensors.torch
@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from pruneyard.workloads.data.artifact_file import locate_artifact_file, resolve_digest
+from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY
 from pruneyard.workloads.masks.choice import listed
 from pruneyard.workloads.masks.stored_weights import decode, dense_shapes
+from pruneyard.workloads.parents import PlannedParent
+from pruneyard.workloads.training.planned_training import Shapes, num_outputs, planned_shapes, trainings
 
 FILE = "model.safetensors"  # among the artifacts of a run
-
-Shapes = Mapping[str, Sequence[int]]
-"""Shapes of parameters and buffers, by their names in `state_dict()`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +67,20 @@ class InitialWeights:
                     shapes = dense_shapes(opened.keys(), lambda key: opened.get_slice(key).get_shape(), opened.get_tensor)
             except safetensors.SafetensorError as error:
                 raise ValueError(f"initial.path is {path}, which is no safetensors file: {error}") from error
-            self.check_shapes(_shapes_of(network), shapes, path)
+            self._names_to_read(_shapes_of(network), shapes, path)
 
-    def check_shapes(self, own: Shapes, shapes: Shapes, origin: str) -> None:
-        """Raises `ValueError` if weights of these shapes do not fit a network with the shapes `own`; `origin` names them."""
-        self._names_to_read(own, shapes, origin)
+    def check_parents(self, job: Any, data: Dataset, parents: Mapping[str, PlannedParent[Any]]) -> None:
+        """Raises `ValueError` if the weights of an upstream training do not fit the network of the job that has this table.
+
+        data: a set with the shape and classes of the job's own. parents: the known upstream runs, by run key.
+        """
+        with torch.device("meta"):
+            model = job.model_for(data.image_shape, data.num_classes)
+            own = _shapes_of(model.build(image_shape=data.image_shape, num_classes=num_outputs(job, data)))
+        for run, parent in trainings(self.runs, parents).items():
+            shapes = planned_shapes(parent.workload, parent.data)
+            if shapes is not None:
+                self._names_to_read(own, shapes, f"run {run}")
 
     def load_into(self, network: nn.Module) -> None:
         """Copies the weights into a network. Raises `ValueError` if they do not fit, or are not finite."""

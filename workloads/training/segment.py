@@ -1,10 +1,15 @@
 """A segment of a training as a job of its own: where it starts and where it ends."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pruneyard.workloads.checkpoint import Checkpoint
+from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY, check_runs
+from pruneyard.workloads.masks.choice import listed
+from pruneyard.workloads.parents import PlannedParent
+from pruneyard.workloads.training.planned_training import planned_shapes, trainings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,25 @@ class Segment:
     def end(self, num_steps: int) -> int:
         """Returns the step after which the job ends, for a budget of `num_steps` steps."""
         return max(1, round(self.until * num_steps))
+
+    def check_parents(self, job: Any, data: Dataset, parents: Mapping[str, PlannedParent[Any]]) -> None:
+        """Raises `ValueError` if the job that has this table cannot resume from an upstream training, for its network or budget.
+
+        data: a set with the shape and classes of the job's own. parents: the known upstream runs, by run key.
+        """
+        for run, parent in trainings(self.runs, parents).items():
+            before = parent.workload
+            if self.until <= before.segment.until:
+                ended = f"run {run} ends at the share {before.segment.until} of its steps, so until must be larger"
+                raise ValueError(f"segment.until is {self.until}; {ended}")
+            for name in ("epochs", "steps", "batch_size"):
+                own, other = getattr(job.budget, name), getattr(before.budget, name)
+                if own != other:
+                    raise ValueError(f"budget.{name} is {own}; it must be {other}, as in run {run} from which segment resumes")
+            shapes, found = planned_shapes(job, data), planned_shapes(before, parent.data)
+            if shapes is not None and found is not None and shapes != found:
+                differing = listed([name for name in {**shapes, **found} if shapes.get(name) != found.get(name)])
+                raise ValueError(f"segment resumes from run {run}, whose network differs in {differing}; give the same model")
 
     def check(self, checkpoint: Checkpoint, *, num_steps: int) -> None:
         """Raises `ValueError` if the run to resume from already reached the end of this segment."""
