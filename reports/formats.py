@@ -49,6 +49,12 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:,.3g} h"
 
 
+def time_unit(longest: float) -> tuple[str, float]:
+    """Returns the unit for an axis of times up to `longest` seconds, and its length in seconds: `ms`, `s`, `min` or `h`."""
+    units = (("h", 3600.0, 7200.0), ("min", 60.0, 120.0), ("s", 1.0, 1.0))
+    return next(((unit, length) for unit, length, least in units if longest >= least), ("ms", 1e-3))
+
+
 def time_span(seconds: float) -> str:
     """Returns a time for people who wait: `45 s`, `16 min`, `2 h 5 min`, `3 days 4 h`."""
     whole = round(seconds)

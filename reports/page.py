@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from altair.utils.schemapi import debug_mode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pruneyard.reports import glossary, palette, prose, tables
 from pruneyard.reports.charts.catalog import figures
-from pruneyard.reports.charts.figure import script_bundle
+from pruneyard.reports.charts.figure import embeddable_json, script_bundle
 from pruneyard.reports.claims.section import claims_section
 from pruneyard.reports.comparison_section import comparisons
 from pruneyard.reports.durable import write_durably
@@ -17,6 +18,7 @@ from pruneyard.reports.gallery import gallery
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
+from pruneyard.reports.run_data import run_data
 from pruneyard.reports.study import Study
 from pruneyard.reports.trust_section import calibration_measures, trust_section
 
@@ -47,9 +49,11 @@ def render(study: Study) -> str:
         return environment.get_template("empty.html").render(
             folders=[folder.path for folder in study.folders], num_planned=len(study.planned or ())
         )
-    drawn = figures(study)
     compared = comparisons(study)
-    trust = trust_section(study)
+    # Checking every part of a chart against the schema takes a fifth of a page's time; tests/reports/test_page.py does it.
+    with debug_mode(False):
+        drawn = figures(study)
+        trust = trust_section(study)
     further, further_note = further_table(study)
     has_charts = any(figure.panels for figure in [*drawn, *(each for part in trust for each in part.figures)])
     statuses = study.labelled["status"].value_counts()
@@ -75,6 +79,7 @@ def render(study: Study) -> str:
         symbols=palette.SYMBOLS,
         specs=[(str(folder.spec), text) for folder in study.folders if (text := _spec(folder))],
         terms=glossary.terms([*study.measures, *(calibration_measures(study) if trust else [])], set(study.cells["kind"])),
+        run_data=embeddable_json(run_data(study)),
         bundle=script_bundle() if has_charts else "",
     )
 

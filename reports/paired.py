@@ -19,6 +19,7 @@ LEVEL = 0.05
 """Settings differ where the corrected p-value is below it."""
 NATURAL_BASELINES = ("static", "random", "none")
 """Methods that a study compares others with unless it names another: for sparse training, distillation and calibration."""
+_NO_VALUES = pd.DataFrame({"outer": [], "seed": [], "value": []})
 Selection = Mapping[str, Any]
 """The value that each column of the summary must have, such as `{"method": "rigl", "density": 0.1}`."""
 
@@ -105,7 +106,8 @@ def verdict(row: pd.Series[Any]) -> str:
 
 
 def _table(study: Study, pairs: Collection[tuple[pd.Series[Any], pd.Series[Any]]], measures: Sequence[str]) -> pd.DataFrame:
-    table = pd.DataFrame([_row(study, left, right, measure) for left, right in pairs for measure in measures])
+    values = {measure: _values(study, measure) for measure in measures}
+    table = pd.DataFrame([_row(values[measure], left, right, measure) for left, right in pairs for measure in measures])
     table["p_corrected"] = holm(table["p_value"])
     is_clear = table["p_corrected"] < LEVEL
     table["better"] = [
@@ -143,8 +145,10 @@ def _agree(one: pd.Series[Any], other: pd.Series[Any], keys: Sequence[str]) -> b
     return all(one[key] == other[key] or pd.isna(one[key]) or pd.isna(other[key]) for key in keys)
 
 
-def _row(study: Study, left: pd.Series[Any], right: pd.Series[Any], measure: str) -> dict[str, Any]:
-    values = [_values(study, int(row["cell"]), measure) for row in (left, right)]
+def _row(
+    values_of: Mapping[int, pd.DataFrame], left: pd.Series[Any], right: pd.Series[Any], measure: str
+) -> dict[str, Any]:
+    values = [values_of.get(int(row["cell"]), _NO_VALUES) for row in (left, right)]
     by = "outer" if set(values[0]["outer"]) & set(values[1]["outer"]) else "seed"
     means = [each.groupby(by)["value"].mean() for each in values]
     both = means[0].index.intersection(means[1].index)
@@ -169,11 +173,12 @@ def _row(study: Study, left: pd.Series[Any], right: pd.Series[Any], measure: str
     }
 
 
-def _values(study: Study, cell: int, measure: str) -> pd.DataFrame:
-    """Returns the final values of a cell's completed runs: columns `outer`, `seed`, `value`."""
-    runs = study.labelled[(study.labelled["cell"] == cell) & (study.labelled["status"] == Status.COMPLETED)]
-    values = study.by_run[measure].reindex(runs["run_key"]) if measure in study.by_run else math.nan
-    return pd.DataFrame({"outer": runs["outer"].to_numpy(), "seed": runs["seed"].to_numpy(), "value": values})
+def _values(study: Study, measure: str) -> dict[int, pd.DataFrame]:
+    """Returns the final values of the completed runs by cell: columns `outer`, `seed`, `value`."""
+    runs = study.labelled[study.labelled["status"] == Status.COMPLETED]
+    values = study.by_run[measure].reindex(runs["run_key"]).to_numpy() if measure in study.by_run else math.nan
+    table = runs[["cell", "outer", "seed"]].assign(value=values)
+    return {int(cell): own for cell, own in table.groupby("cell")}
 
 
 def _ratio(left: pd.Series[Any], right: pd.Series[Any], cost: str) -> float:

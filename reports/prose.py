@@ -22,8 +22,9 @@ from pruneyard.reports.tables import MAX_ROWS, best_cells
 def headline(study: Study, comparisons: Sequence[Comparison]) -> str:
     """Returns the progress, the range of the first measure, and what is better than the baseline, or than all others."""
     parts = [progress(study)]
-    if study.measures and study.cells[study.measures[0]].notna().any():
-        parts += [_span(study), *([each.sentence for each in comparisons] or [_verdict(study)])]
+    measure = _headline_measure(study)
+    if measure and study.cells[measure].notna().any():
+        parts += [_span(study, measure), *([each.sentence for each in comparisons] or [_verdict(study, measure)])]
     return " ".join(part for part in parts if part)
 
 
@@ -48,10 +49,18 @@ def not_started(study: Study) -> int:
     return len((study.planned or frozenset()) - study.statuses.keys())
 
 
-def _span(study: Study) -> str:
+def _headline_measure(study: Study) -> str | None:
+    """Returns the first measure of the summary; of calibrators alone the first beside accuracy, which most of them keep."""
+    measures = study.measures
+    if (study.cells["kind"] == CALIBRATE).all():
+        measures = [name for name in measures if not name.endswith("/accuracy")] or measures
+    return next(iter(measures), None)
+
+
+def _span(study: Study, measure: str) -> str:
     """Returns the smallest and largest mean in words, with intervals if there are any."""
-    table = _headline_cells(study).sort_values("mean")
-    name = measure_title(study.measures[0])
+    table = _headline_cells(study, measure).sort_values("mean")
+    name = measure_title(measure)
     texts = [_estimate(row) for row in table[["mean", "low", "high"]].itertuples(index=False)]
     if len(texts) == 1:
         return f"Mean {name} is {texts[0]}."
@@ -59,9 +68,9 @@ def _span(study: Study) -> str:
     return f"Mean {name} ranges from {texts[0]} ({low}) to {texts[-1]} ({high})."
 
 
-def _headline_cells(study: Study) -> pd.DataFrame:
-    """Returns the cells with the first measure. Calibrate runs, which repeat their inputs, count only if there are no others."""
-    table = study.measured(study.measures[0])
+def _headline_cells(study: Study, measure: str) -> pd.DataFrame:
+    """Returns the cells with the measure; calibrate runs, which repeat their inputs, only if there are no others."""
+    table = study.measured(measure)
     others = table[table["kind"] != CALIBRATE]
     return table if others.empty else others
 
@@ -71,9 +80,8 @@ def _estimate(triple: tuple[float, float, float]) -> str:
     return f"{text} ± {half}" if half else text
 
 
-def _verdict(study: Study) -> str:
-    measure = study.measures[0]
-    table = _headline_cells(study)
+def _verdict(study: Study, measure: str) -> str:
+    table = _headline_cells(study, measure)
     if len(table) < 2:
         return ""
     if (table["num"] < 2).all():

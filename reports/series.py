@@ -23,10 +23,10 @@ def completed(labelled: pd.DataFrame) -> pd.DataFrame:
     return labelled.loc[labelled["status"] == Status.COMPLETED, ["run_key", "cell"]]
 
 
-def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame, measure: str) -> pd.DataFrame:
+def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame, measure: str, *, max_points: int = MAX_POINTS) -> pd.DataFrame:
     """Returns mean and interval over seeds of one measure: columns `cell, step, epoch, mean, low, high, num`.
 
-    Includes only steps that every completed seed of the cell evaluated, and at most `MAX_POINTS` of them, evenly spaced.
+    Includes only steps that every completed seed of the cell evaluated, and at most `max_points` of them, evenly spaced.
     """
     frame = history[history["measure"] == measure].merge(completed(labelled), on="run_key")
     frame["lost"] = frame["value"].isna()
@@ -44,13 +44,13 @@ def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame, measure: str)
     points["mean"] = points["mean"].mask(points["lost"])
     points["low"] = points["mean"] - half
     points["high"] = points["mean"] + half
-    kept = [_spread(group) for _, group in points.groupby("cell")]
+    kept = [_spread(group, max_points) for _, group in points.groupby("cell")]
     return pd.concat(kept, ignore_index=True) if kept else points
 
 
-def _spread(points: pd.DataFrame) -> pd.DataFrame:
+def _spread(points: pd.DataFrame, max_points: int) -> pd.DataFrame:
     # Short curves give some rows several times.
-    rows = np.unique(np.linspace(0, len(points) - 1, MAX_POINTS).round().astype(int))
+    rows = np.unique(np.linspace(0, len(points) - 1, max_points).round().astype(int))
     return points.iloc[rows]
 
 

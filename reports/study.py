@@ -128,9 +128,9 @@ class Study:
     def cells(self) -> pd.DataFrame:
         """The summary table with the additional columns `cell, label, field, rivals, series, line`.
 
-        `field` is data and model. `rivals` is the group within which cells are compared: `field`, and for calibrate runs also
-        their input. `series` describes a line of a chart (method and settings), `line` a point on it (density, images per
-        class), `label` all of it. Each describes only what differs.
+        `field` is data, model and stage. `rivals` is the group within which cells are compared: `field`, and for calibrate runs
+        their input in whatever stage. `series` describes a line of a chart (method and settings), `line` a point on it (density,
+        images per class), `label` all of it. Each describes only what differs.
         """
         table = summary.cell_table(self.labelled, self.finals, self.measures)
         rows = [row for _, row in table.iterrows()]
@@ -141,7 +141,7 @@ class Study:
         table["field"] = [self.words(row, field) for row in rows]
         parent = [key for key in self.varying if is_of_parent(key)]
         table["rivals"] = [
-            f"{at} · {self.words(row, parent)}" if row["kind"] == CALIBRATE else at
+            f"{CALIBRATE} · {row['data']} · {row['model']} · {self.words(row, parent)}" if row["kind"] == CALIBRATE else at
             for at, row in zip(table["field"], rows, strict=True)
         ]
         table["series"] = [self.words(row, series) or row["method"] for row in rows]

@@ -15,7 +15,8 @@ from pruneyard.reports.study import CALIBRATE, Study, in_words
 
 MAX_ROWS = 1000
 """Rows of one table on the page; a browser needs seconds for more, and `pruneyard export` writes all."""
-MAX_RUNS = 500
+MAX_RUNS = 100
+"""Runs in the table of runs where scripts are off; with scripts it has all of them."""
 MAX_FAILURES = 20
 _MAX_TRACEBACK = 20_000
 _CHARACTER = 0.54  # rem; width of a digit in the font of the table
@@ -46,12 +47,17 @@ class Value:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Headers and rows. The first `num_labels` columns identify the row; `texts` are the other columns that hold words."""
+    """Headers and rows. The first `num_labels` columns identify the row; `texts` are the other columns that hold words.
+
+    `cells` are the cells of `Study.cells` that the rows are about, as far as each is about one; `name` is an identifier.
+    """
 
     headers: Sequence[str]
     num_labels: int
     rows: Sequence[Sequence[Value]]
     texts: Collection[int] = ()
+    cells: Sequence[int] = ()
+    name: str = ""
 
     @property
     def shown(self) -> Sequence[Sequence[Value]]:
@@ -109,7 +115,13 @@ def summary_table(study: Study) -> Table:
         *(measure_title(measure) for measure in measures),
         *(titles[name] for name in costs),
     ]
-    return Table(headers=headers, num_labels=len(label_headers(study)), rows=list(zip(*columns, strict=True)))
+    return Table(
+        headers=headers,
+        num_labels=len(label_headers(study)),
+        rows=list(zip(*columns, strict=True)),
+        cells=[int(cell) for cell in table["cell"]],
+        name="summary",
+    )
 
 
 def label_headers(study: Study) -> list[str]:
@@ -166,10 +178,14 @@ def best_cells(table: pd.DataFrame, measure: str) -> set[int]:
         return set()
     best = set()
     # A cell without a completed run has no interval, and would keep the others from being ranked.
+    ends = [f"{measure}_low", f"{measure}_high"]
     for _, group in table[table["num_seeds"] > 0].groupby("rivals"):
-        place = clearly_best(group[f"{measure}_low"], group[f"{measure}_high"], larger_is_better=larger)
+        # Two stages may hold the same calibrator on the same runs, which does not compete with itself.
+        same = group.groupby(["method", *ends], dropna=False, sort=False)["cell"].agg(list)
+        lows, highs = (same.index.get_level_values(name) for name in ends)
+        place = clearly_best(list(lows), list(highs), larger_is_better=larger)
         if place is not None:
-            best.add(int(group["cell"].iloc[place]))
+            best.update(map(int, same.iloc[place]))
     return best
 
 
@@ -187,7 +203,7 @@ def runs_table(study: Study) -> Table:
         rows.append([Value(text=text) for text in texts])
     shown = [measure_title(measure) for measure in measures]
     headers = ["setting", "seed", "run key", "status", *shown, "wall time", "device", "started (UTC)"]
-    return Table(headers=headers, num_labels=1, rows=rows)
+    return Table(headers=headers, num_labels=1, rows=rows, name="runs")
 
 
 def failures(study: Study) -> list[Failure]:

@@ -74,7 +74,8 @@ def _parts(study: Study, cells: Sequence[CalibratedCell]) -> Iterator[Part]:
             "all; mean over seeds ± half width of the 95% t interval. FPR95: fraction of OOD inputs accepted at the threshold "
             "that accepts 95% of the in-distribution inputs. CCR: fraction of the in-distribution inputs that are classified "
             "correctly and accepted where 10% of the OOD inputs are. Scores that change activations or weights have the accuracy "
-            "of the changed network on the test split. Calibrator 'any': the score does not depend on the calibrator. "
+            "of the changed network on the test split. Calibrator 'any': the score does not depend on the calibrator; msp is the "
+            "confidence of calibrator none. "
             "Bold: the interval lies beyond those of all other scores of the same runs.",
             figures=score_distributions(study, cells),
             folded=detection_table(study, cells, each_set=True),

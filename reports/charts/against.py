@@ -14,7 +14,7 @@ from pruneyard.reports import formats, palette
 from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
 from pruneyard.reports.glossary import measure_title
-from pruneyard.reports.study import DENSE, Study
+from pruneyard.reports.study import CALIBRATE, DENSE, Study
 
 _COLUMNS = ["mean", "low", "high", "num", "series", "label"]
 
@@ -22,7 +22,7 @@ _COLUMNS = ["mean", "low", "high", "num", "series", "label"]
 def against_density(study: Study, measure: str) -> list[Figure]:
     """Returns the figure over densities; an empty list if no cell has a density."""
     return _figure(
-        study, measure, x="density", title="target density (active weights / prunable weights)"
+        study, measure, x="density", title="density (active / prunable weights)"
     )
 
 
@@ -34,6 +34,9 @@ def against_ipc(study: Study, measure: str) -> list[Figure]:
 def _figure(study: Study, measure: str, *, x: str, title: str) -> list[Figure]:
     table = study.measured(measure)
     table = table[table["cell"].isin(study.drawn["cell"])]
+    if measure.endswith("/accuracy"):
+        # Most calibrators keep the class that is predicted, so their points would lie on each other.
+        table = table[table["kind"] != CALIBRATE]
     # Over images per class there is no dense reference.
     is_dense = (table["method"] == DENSE) & (x == "density")
     # A logarithmic axis has no 0.
@@ -100,7 +103,7 @@ def _chart(
     )
     # Later layers are drawn on top.
     layers = [band, rule, lines, bars, symbols] if len(dense) else [lines, bars, symbols]
-    return alt.layer(*layers).properties(height=340)
+    return alt.layer(*layers).properties(height=340 if len(ticks) > 3 else 240)
 
 
 def _rows(

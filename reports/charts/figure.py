@@ -4,7 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -21,8 +21,8 @@ MAX_PANELS = 12
 STILL_WIDTHS = {"wide": 880, "half": 430, "third": 290}
 _COORDINATES = re.compile(r' (d|transform|x|y|x2|y2)="([^"]*)"')
 _KEPT = r"\1"
-# Two decimals of a pixel are enough.
-_LONG_NUMBER = re.compile(r"(\d+\.\d{2})\d+")
+# One decimal of a pixel is enough.
+_LONG_NUMBER = re.compile(r"(\d+\.\d)\d+")
 _IDENTIFIER = re.compile(r'\bid="([A-Za-z_]\w*)"')
 
 _CONFIG: dict[str, Any] = {
@@ -87,7 +87,8 @@ class Panel:
 class Figure:
     """Panels with a shared legend and caption, and optionally a table below. `width` is a key of `STILL_WIDTHS`.
 
-    `table_title` is the heading of the table, `table_note` the explanation below it.
+    `folded` are panels that the page shows only when they are unfolded, under `folded_title`. `table_title` is the heading of
+    the table, `table_note` the explanation below it.
     """
 
     name: str
@@ -96,6 +97,8 @@ class Figure:
     width: str
     panels: Sequence[Panel]
     legend: Sequence[Entry] = ()
+    folded: Sequence[Panel] = ()
+    folded_title: str = ""
     table: Table | None = None
     table_title: str = "All measurements"
     table_note: str = ""
@@ -138,19 +141,25 @@ def draw(
     legend: Sequence[Entry] = (),
     table: Table | None = None,
     width: str = "",
+    num_open: int = MAX_PANELS,
+    folded_title: str = "",
 ) -> list[Figure]:
     """Renders plots as a list with one figure, or an empty list without plots. A figure that fails becomes `undrawn`.
 
-    Renders at most `MAX_PANELS` panels; the caption then says how many plots there are. Plots are functions, so that no more
-    than these are made. The default `width` follows the number of plots.
+    The panels after the first `num_open` are folded, under `folded_title`. Renders at most `MAX_PANELS` panels; the caption
+    then says how many plots there are. Plots are functions, so that no more than these are made. The default `width` follows the
+    number of plots.
     """
     if not plots:
         return []
     try:
-        return [_figure(plots, name=name, title=title, caption=caption, legend=legend, table=table, width=width)]
+        figure = _figure(plots, name=name, title=title, caption=caption, legend=legend, table=table, width=width)
     # The renderer is a JavaScript engine that fails in its own ways; whatever it is, the page can do without one figure.
     except Exception as error:
         return [undrawn(title, error, name=name, table=table)]
+    if len(figure.panels) > num_open:
+        figure = replace(figure, panels=figure.panels[:num_open], folded=figure.panels[num_open:], folded_title=folded_title)
+    return [figure]
 
 
 def undrawn(title: str, error: Exception, *, name: str, table: Table | None = None) -> Figure:

@@ -18,6 +18,8 @@ _COLUMNS = ["epoch", "mean", "low", "high", "num", "line"]
 _NAMES = ("accuracy", "nll")
 _SPLITS = ("val", "test", "train")
 _EXPLORED = "train/explored"
+_POINTS, _FEWEST_POINTS = 2_500, 15
+"""Points of all lines of one figure together, as far as each line keeps enough of them."""
 MAX_OTHERS = 4  # figures of what training functions report beside accuracy and NLL
 
 
@@ -58,9 +60,14 @@ def _reported_by_functions(study: Study) -> list[str]:
 
 
 def _points(study: Study, measure: str) -> pd.DataFrame:
-    points = series.learning_curves(study.history, study.drawn_runs, measure)
+    points = series.learning_curves(study.history, study.drawn_runs, measure, max_points=_points_per_line(study))
     points = points[points.groupby("cell")["step"].transform("size") > 1].dropna(subset=["mean"])
     return points.merge(study.drawn[["cell", "line"]], on="cell")
+
+
+def _points_per_line(study: Study) -> int:
+    """Returns how many points a line has at most: fewer where there are so many lines that the page would become large."""
+    return min(max(_POINTS // max(len(study.drawn), 1), _FEWEST_POINTS), series.MAX_POINTS)
 
 
 def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
@@ -93,7 +100,8 @@ def _figure(study: Study, measure: str, points: pd.DataFrame) -> list[Figure]:
         ],
         name=f"learning-{measure.replace('/', '-')}",
         title="Explored weights during training" if measure == _EXPLORED else f"Learning curves: {measure_title(measure)}",
-        caption=f"Mean over completed seeds, at most {series.MAX_POINTS} points per line. {marks.INTERVAL}{study.drawn_note}",
+        caption=f"Mean over completed seeds, at most {_points_per_line(study)} points per line. "
+        f"{marks.INTERVAL}{study.drawn_note}",
         legend=[*legend, marks.DENSE_ENTRY] if is_dense.any() and not is_dense.all() else legend,
     )
 

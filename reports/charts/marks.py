@@ -96,6 +96,14 @@ def domain(measure: str, table: pd.DataFrame) -> tuple[float, float]:
     return max(lowest, low - margin), min(highest, high + margin)
 
 
+def distinct_ticks(low: float, high: float) -> str:
+    """Returns a number format with which five ticks between `low` and `high` read differently, however close these are."""
+    step = (high - low) / 10
+    if step >= 1 and max(abs(low), abs(high)) >= 1e4:
+        return "~s"
+    return f",.{min(max(0, math.ceil(-math.log10(step))), 9)}~f" if step > 0 else "~g"
+
+
 def log_ticks(low: float, high: float) -> list[float]:
     """Returns round tick values for a logarithmic axis: 1, 2, 5, 10, ... if at most six are in range, else powers of ten."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

@@ -9,10 +9,15 @@ import pandas as pd
 
 from pruneyard.reports import formats, palette, series
 from pruneyard.reports.charts import marks
-from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
+from pruneyard.reports.charts.figure import MAX_PANELS, Chart, Figure, Plot, draw
 from pruneyard.reports.statistics.bins import bootstrap_band
 from pruneyard.reports.study import CALIBRATE, Study
 
+NUM_OPEN = 3
+"""Diagrams that are not folded: those whose ECE exceeds its noise floor most."""
+FEWEST = 10
+"""Samples of a bin, all seeds together, below which its accuracy is not drawn: its band would fill the diagram."""
+SMALL_BINS = f"Bins with fewer than {FEWEST} samples, all seeds together, are in the bars but not in the line."
 _COLUMNS = ["x", "y", "low", "high", "count", "left", "right", "share"]
 _SPLITS = ("test", "val", "calib")
 BANDS = "Bands: 95% bootstrap intervals for the sample size of one run (see 'confidence band' under Definitions)."
@@ -32,6 +37,7 @@ def reliability(study: Study) -> list[Figure]:
     table = study.drawn[study.drawn["cell"].isin(bins["cell"])]
     of_runs = series.bins_of_runs(study.curves, runs)
     errors = series.calibration_errors(of_runs[of_runs["key"] == split])
+    table = table.loc[excess(errors).reindex(table["cell"]).set_axis(table.index).sort_values(ascending=False).index]
 
     def plot(cell: int, label: str, name: str) -> Plot:
         own = with_band(bins[bins["cell"] == cell], num_runs=len(errors[errors["cell"] == cell]))
@@ -49,9 +55,24 @@ def reliability(study: Study) -> list[Figure]:
         caption="Points on the dashed diagonal are perfectly calibrated; points below it are over-confident. Seeds are pooled, "
         f"weighted by samples, in {series.NUM_BINS} equal-width bins of confidence; grey bars show the fraction of samples "
         f"in each bin. {BANDS} The noise floor is the ECE that a perfectly calibrated network with these confidences would show "
-        "on the same number of samples; an ECE close to it is no evidence of miscalibration."
-        f"{study.drawn_note}",
+        f"on the same number of samples; an ECE close to it is no evidence of miscalibration. {SMALL_BINS} The diagrams are in "
+        f"the order of ECE minus noise floor, the largest first.{study.drawn_note}",
+        width="third",
+        num_open=NUM_OPEN,
+        folded_title=f"Diagrams of {formats.plural(min(len(table), MAX_PANELS) - NUM_OPEN, 'more setting')}",
     )
+
+
+def excess(errors: pd.DataFrame) -> pd.Series[float]:
+    """Returns ECE minus noise floor by cell, mean over runs. `errors` are rows of `series.calibration_errors`."""
+    found: pd.Series[float] = (errors["ece"] - errors["floor"]).groupby(errors["cell"]).mean()
+    return found
+
+
+def without_small_bins(base: alt.Chart) -> alt.Chart:
+    """Returns the chart of those bins that have at least `FEWEST` samples in column `count`."""
+    filled: alt.Chart = base.transform_filter(f"datum.count >= {FEWEST}")
+    return filled
 
 
 def with_band(bins: pd.DataFrame, *, num_runs: int) -> pd.DataFrame:
@@ -98,8 +119,9 @@ def _chart(bins: pd.DataFrame, *, color: str) -> Chart:
     )
     ends = alt.InlineData(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}])
     diagonal = alt.Chart(ends).mark_line(color=palette.REFERENCE, strokeDash=marks.DASHES, strokeWidth=1.2)
-    lines = base.mark_line(color=color, strokeWidth=1.8).encode(x=across, y=up)
-    symbols = base.mark_point(color=color, filled=True, size=36, opacity=1).encode(
+    filled = without_small_bins(base)
+    lines = filled.mark_line(color=color, strokeWidth=1.8).encode(x=across, y=up)
+    symbols = filled.mark_point(color=color, filled=True, size=36, opacity=1).encode(
         x=across,
         y=up,
         tooltip=[
@@ -111,6 +133,6 @@ def _chart(bins: pd.DataFrame, *, color: str) -> Chart:
         ],
     )
     low = alt.Y("low:Q", title="accuracy", scale=unit, axis=axis)
-    drawn = band(base, x=across, low=low, color=color)
+    drawn = band(filled, x=across, low=low, color=color)
     # Later layers are drawn on top, so the bars of shares come first.
     return alt.layer(shares, diagonal.encode(x=across, y=up), drawn, lines, symbols).properties(height=240)

@@ -97,7 +97,8 @@ def _words(title: str, steps: pd.DataFrame) -> str:
 
 def _chart(steps: pd.DataFrame, styles: marks.Styles) -> Chart:
     """Returns in-distribution inputs as an area behind the lines of the OOD sets, so that overlapping sets stay readable."""
-    x = alt.X("x:Q", title="score", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(format=".3~r", tickCount=5))
+    axis = alt.Axis(format=marks.distinct_ticks(float(steps["x"].min()), float(steps["x"].max())), tickCount=5)
+    x = alt.X("x:Q", title="score", scale=alt.Scale(zero=False, nice=False), axis=axis)
     # Vega-Lite stacks areas unless told otherwise.
     y = alt.Y("y:Q", title="fraction of inputs", stack=None, axis=alt.Axis(format="~g", tickCount=4))
     in_distribution, ood = (alt.Chart(marks.rows(steps[part], ["x", "y", "set"])) for part in _parts(steps))

@@ -10,16 +10,26 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from pruneyard.reports import palette, series
+from pruneyard.reports import formats, palette, series
 from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Entry, Figure, Plot, draw
-from pruneyard.reports.charts.reliability import BANDS, band, error_note, with_band
+from pruneyard.reports.charts.reliability import (
+    BANDS,
+    SMALL_BINS,
+    band,
+    error_note,
+    excess,
+    with_band,
+    without_small_bins,
+)
 from pruneyard.reports.study import Study
 from pruneyard.reports.trust.calibrated_cells import NEUTRAL, CalibratedCell
 from pruneyard.reports.trust.calibrators import ComparedCalibrator, Comparison
 
 MAX_PARENTS = 6
 MAX_LINES = 8
+NUM_OPEN = 2
+"""Inputs whose reliability diagrams are not folded."""
 _GRID = np.linspace(0.02, 1.0, 50)  # coverages at which curves of different lengths are interpolated
 _HISTOGRAM_HEIGHT = 0.3  # in units of the accuracy axis, below 0, for the histogram of confidences
 _Pair = tuple[Comparison, tuple[CalibratedCell | None, CalibratedCell | None]]
@@ -75,8 +85,10 @@ def _both(study: Study, pairs: Sequence[_Pair], test_bins: pd.DataFrame, diagram
     """Returns one kind of diagram for both cells of each pair; test_bins: those of every run, of this diagram's curve."""
     shown = {cell.cell for _, cells in pairs[:MAX_PARENTS] for cell in cells if cell is not None}
     errors = series.calibration_errors(test_bins[test_bins["cell"].isin(shown)])
+    before = excess(errors)
     plots = []
-    for comparison, cells in pairs[:MAX_PARENTS]:
+    # The inputs that need calibration most come first.
+    for comparison, cells in sorted(pairs[:MAX_PARENTS], key=lambda pair: _excess_before(pair, before), reverse=True):
         for cell in cells:
             assert cell is not None, "pairs have both"
             own = _bins(study, cell, diagram.curve)
@@ -106,8 +118,17 @@ def _both(study: Study, pairs: Sequence[_Pair], test_bins: pd.DataFrame, diagram
         title=diagram.title,
         width="half",
         caption=f"Before calibration and after {chosen}. Points on the dashed diagonal are perfectly calibrated; "
-        f"{diagram.rule}. Seeds are pooled, weighted by samples. {BANDS}{more}",
+        f"{diagram.rule}. Seeds are pooled, weighted by samples. {BANDS} {SMALL_BINS} The input whose ECE exceeds its noise "
+        f"floor most comes first.{more}",
+        num_open=2 * NUM_OPEN,
+        folded_title=f"Diagrams of {formats.plural(len(plots) // 2 - NUM_OPEN, 'more input')}",
     )
+
+
+def _excess_before(pair: _Pair, excesses: pd.Series[float]) -> float:
+    """Returns ECE minus noise floor of the uncalibrated cell of a pair."""
+    before = pair[1][0]
+    return 0.0 if before is None else float(excesses.get(before.cell, 0.0))
 
 
 def _bins(study: Study, cell: CalibratedCell, curve: str) -> pd.DataFrame:
@@ -151,11 +172,12 @@ def _drawn(bins: pd.DataFrame, diagram: _Diagram, *, color: str) -> Chart:
     )
     ends = alt.InlineData(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}])
     diagonal = alt.Chart(ends).mark_line(color=palette.REFERENCE, strokeDash=marks.DASHES, strokeWidth=1.2)
-    lines = base.mark_line(color=color, strokeWidth=1.8).encode(x=x, y=up("y"))
-    points = base.mark_point(color=color, filled=True, size=36, opacity=1).encode(
+    filled = without_small_bins(base)
+    lines = filled.mark_line(color=color, strokeWidth=1.8).encode(x=x, y=up("y"))
+    points = filled.mark_point(color=color, filled=True, size=36, opacity=1).encode(
         x=x, y=up("y"), tooltip=tooltip
     )
-    parts = [histogram, diagonal.encode(x=x, y=up("y")), band(base, x=x, low=up("low"), color=color), lines, points]
+    parts = [histogram, diagonal.encode(x=x, y=up("y")), band(filled, x=x, low=up("low"), color=color), lines, points]
     return alt.layer(*parts).properties(height=280)
 
 

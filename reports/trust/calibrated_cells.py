@@ -17,8 +17,8 @@ from pruneyard.reports.study import CALIBRATE, DENSE, Study, is_of_parent
 
 NEUTRAL = "none"
 """The calibrator that changes nothing."""
-_NOT_CALIBRATION = ("method", "seed", "scores", "near", "far", "choose_on")
-"""Settings that define neither the input that is calibrated nor the data that it is calibrated on."""
+_NOT_CALIBRATION = ("method", "seed", "scores", "near", "far", "choose_on", "sets")
+"""Settings that define neither the input that is calibrated nor the rows that it is calibrated on; see `_is_halved` for sets."""
 _DEFAULT_BINS = 15
 _DEFAULT_ALPHA = 0.1
 

@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
+from pruneyard.reports import formats, series
 from pruneyard.reports.glossary import LARGER_IS_BETTER, title
 from pruneyard.reports.statistics.intervals import clearly_best
 from pruneyard.reports.study import Study
@@ -21,6 +24,8 @@ _CCR = "ccr_10"
 _SETS = ("coverage", "set_size", "singleton_rate", "empty_rate", "coverage_of_worst_class")
 CONFIDENCE = "confidence"
 """The score that every run has: the largest class probability after calibration."""
+MSP = "msp"
+"""The largest class probability of the network itself: equal to the confidence under calibrator `none`."""
 ANY = "any"
 
 
@@ -54,7 +59,13 @@ def detections(study: Study, cells: Sequence[CalibratedCell]) -> list[Detection]
         for score in scores_of(study, cell):
             found.setdefault((cell.base, score, *_fingerprint(study, cell, score)), []).append(cell)
     bases = list(dict.fromkeys(cell.base for cell in cells))
-    found_detections = [Detection(score=str(key[1]), cells=own) for key, own in found.items()]
+    # The largest probability of the network is its confidence without calibration, which has a row of its own.
+    with_confidence = {cell.base for cell in cells if cell.calibrator == NEUTRAL and CONFIDENCE in scores_of(study, cell)}
+    found_detections = [
+        Detection(score=str(key[1]), cells=own)
+        for key, own in found.items()
+        if not (key[1] == MSP and key[0] in with_confidence)
+    ]
 
     def order(detection: Detection) -> tuple[int, bool, str, bool]:
         first = detection.cells[0]
@@ -90,7 +101,8 @@ def detection_table(study: Study, cells: Sequence[CalibratedCell], *, each_set: 
     if not splits:
         return None
     names = _name_headers(cells)
-    headers = [*names, "score", "seeds", "in-distribution samples"]
+    headers = [*names, "score", "seeds", "in-distribution samples", "OOD samples"]
+    counts = _ood_counts(study)
     # Folders of earlier versions lack the correct classification rate.
     metrics = [*_DETECTION, *([_CCR] if any(str(measure).endswith(f"/{_CCR}") for measure in study.by_run) else [])]
     headers += [f"{_split_title(cells, split)} {title(name)}" for split in splits for name in metrics]
@@ -101,6 +113,7 @@ def detection_table(study: Study, cells: Sequence[CalibratedCell], *, each_set: 
     rows = []
     for found in detections(study, cells):
         row = _labels(found.cells[0], names, part=found.score, calibrator=found.calibrator)
+        row.append(_num_ood(found.cells[0], counts, each_set=each_set))
         for column in columns:
             interval = mean_of(study, found.cells[0], _measure(found.score, *column))
             # An entry may stand for several calibrators, each with its own competing confidence.
@@ -109,6 +122,27 @@ def detection_table(study: Study, cells: Sequence[CalibratedCell], *, each_set: 
         row += [_changed(mean_of(study, found.cells[0], _accuracy(found.score)))] if changes else []
         rows.append(row)
     return Table(headers=headers, num_labels=len(names) + 1, rows=rows)
+
+
+def _ood_counts(study: Study) -> pd.DataFrame:
+    """Returns the number of inputs of every OOD set by run: columns `run_key, split, count`; empty where no run recorded any."""
+    points = series.last_points(study.curves, "score")
+    points = points[points["key"].str.startswith("ood.") & ~points["key"].str.contains("@")]
+    return points.groupby(["run_key", "key"])["count"].sum().rename_axis(["run_key", "split"]).reset_index()
+
+
+def _num_ood(cell: CalibratedCell, counts: pd.DataFrame, *, each_set: bool) -> Value:
+    """Returns how many inputs the OOD sets of a run have: of each set, or of the near and of the far ones together."""
+    own = counts[counts["run_key"].isin(cell.runs.index)]
+    if own.empty:
+        return Value(text=formats.number(None))
+    # Every seed is evaluated on the same sets.
+    sizes = own.groupby("split")["count"].max()
+    groups = [set_name([cell], str(split)) if each_set else cell.parts.get(str(split), "all") for split in sizes.index]
+    totals = sizes.groupby(groups, sort=False).sum()
+    if len(totals) == 1:
+        return Value(text=f"{int(totals.iloc[0]):,}")
+    return Value(text=", ".join(f"{name} {int(count):,}" for name, count in totals.items()))
 
 
 def _accuracy(score: str) -> str:

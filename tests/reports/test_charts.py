@@ -11,7 +11,9 @@ from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.against import against_density
 from pruneyard.reports.charts.cost import cost
 from pruneyard.reports.charts.learning import learning
+from pruneyard.reports.charts.reliability import reliability
 from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import CurveRow
 from pruneyard.reports.store import Store
 from pruneyard.reports.study import Study
 from pruneyard.testing.cases import each_case
@@ -155,3 +157,27 @@ def test_a_line_without_a_name_needs_no_legend():
     styles = {"": ("#000000", "circle"), "density 0.1": ("#ff0000", "circle")}
     assert [entry.label for entry in marks.entries(styles, ["", "density 0.1"])] == ["density 0.1"]
     assert marks.entries(styles, [""]) == []
+
+
+@each_case(("low", "high"), [(-2.3026, -2.285), (0.0, 1.0), (-1.5, 20.0), (1e-7, 3e-7)])
+def test_ticks_between_close_numbers_read_differently(low, high):
+    form = marks.distinct_ticks(low, high).replace("~", "")
+    ticks = [format(low + (high - low) * place / 5, form) for place in range(6)]
+    assert len(set(ticks)) == 6
+
+
+def test_the_diagram_that_deviates_most_from_its_noise_floor_comes_first_and_small_bins_are_not_drawn(tmp_path):
+    for place, method in enumerate(("good", "bad", "fair", "poor")):
+        accuracy = (0.9, 0.5, 0.85, 0.7)[place]
+        curves = [
+            CurveRow(name="reliability", step=10, key="test", x=0.9, y=accuracy, count=400),
+            CurveRow(name="reliability", step=10, key="test", x=0.3, y=1.0, count=3),
+        ]
+        run = record(f"k{place}", method=method, spec_json=json.dumps({"method": {"name": method}}))
+        Store(RunFolder(tmp_path)).write(run, [metric(0.9)], curves)
+    (figure,) = reliability(Study.read([tmp_path]))
+    assert [panel.title for panel in figure.panels] == ["bad", "poor", "fair"]
+    assert [panel.title for panel in figure.folded] == ["good"]
+    spec = json.loads(figure.panels[0].spec)
+    filters = [layer["transform"] for layer in spec["layer"] if "transform" in layer and layer["mark"]["type"] != "rect"]
+    assert filters == [[{"filter": "datum.count >= 10"}]] * 2

@@ -35,3 +35,8 @@ def test_lists_are_cut():
     assert formats.listed(["a", "b", "c"], limit=2) == "a, b and 1 more"
     assert formats.plural(1, "run") == "1 run"
     assert formats.plural(1200, "run") == "1,200 runs"
+
+
+@each_case(("longest", "unit"), [(0.4, ("ms", 1e-3)), (119.0, ("s", 1.0)), (120.0, ("min", 60.0)), (7200.0, ("h", 3600.0))])
+def test_times_of_an_axis_are_in_the_unit_of_the_longest(longest, unit):
+    assert formats.time_unit(longest) == unit

@@ -89,11 +89,50 @@ def test_a_score_that_no_calibrator_changes_is_shown_once(tmp_path: Path) -> Non
     table = detection_table(study, calibrated_cells(study), each_set=False)
     assert table is not None
     means = [f"{part} {name}" for part in ("near", "far") for name in ("AUROC", "FPR95")]
-    assert table.headers == ["input", "calibrator", "score", "seeds", "in-distribution samples", *means]
+    assert table.headers == ["input", "calibrator", "score", "seeds", "in-distribution samples", "OOD samples", *means]
     shown = [tuple(value.text for value in row[:3]) for row in table.rows]
     of_each = [("none", "confidence"), ("temperature", "confidence"), ("any", "energy")]
     assert shown == [(parent, *labels) for parent in ("dense", "static") for labels in of_each]
-    assert [row[5].is_best for row in table.rows] == [False, False, True] * 2
+    assert [row[6].is_best for row in table.rows] == [False, False, True] * 2
+
+
+def test_the_probability_of_the_network_is_not_listed_beside_its_confidence_and_sets_say_their_size(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    store = Store(RunFolder(tmp_path))
+    parent = {"kind": "sparse", "method": {"name": "dense"}}
+    spec = {"input": {"runs": parent}, "method": {"name": "none"}, "far": [{"name": FAR}]}
+    rows = [metric(0.6, name="auroc", split=f"ood.{part}{score}") for part in ("far", FAR) for score in ("", "@msp", "@odin")]
+    curves = [CurveRow(name="score", step=10, key=f"ood.{FAR}", x=0.1, y=1.0, count=1200)]
+    for seed in range(2):
+        made = record(f"m{seed}", seed=seed, kind="calibrate", method="none", data="other", spec_json=json.dumps(spec))
+        store.write(made, rows, curves)
+    study = Study.read([tmp_path])
+    cells = [cell for cell in calibrated_cells(study) if cell.runs.index[0] == "m0"]
+    table = detection_table(study, cells, each_set=False)
+    assert table is not None
+    place = table.headers.index("OOD samples")
+    assert {row[place].text for row in table.rows} == {"1,200"}
+    assert "msp" not in {value.text for row in table.rows for value in row}
+    assert "odin" in {value.text for row in table.rows for value in row}
+    sweep = detection_table(study, calibrated_cells(study), each_set=False)
+    assert sweep is not None
+    assert "near 300, far 150" in {value.text for row in sweep.rows for value in row}
+
+
+def test_a_calibrator_in_two_stages_is_bold_in_both_or_in_neither(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    store = Store(RunFolder(tmp_path))
+    for seed in range(3):
+        parent = {"kind": "sparse", "method": {"name": "static"}}
+        for method, nll in (("none", 0.4), ("temperature", 0.2)):
+            spec = json.dumps({"input": {"runs": parent}, "method": {"name": method}, "far": []})
+            columns = {"seed": seed, "stage": "again", "kind": "calibrate", "method": method, "parent_key": f"static{seed}"}
+            made = record(f"again{method}{seed}", **columns, spec_json=spec)
+            store.write(made, [metric(nll + 0.001 * seed, name="nll")], [])
+    study = Study.read([tmp_path])
+    best = study.cells[study.cells["cell"].isin(best_cells(study.cells, "test/nll"))]
+    judged = best[(best["kind"] == "calibrate") & (best["input.runs.method.name"] == "static")]
+    assert sorted(zip(judged["stage"], judged["method"], strict=True)) == [("again", "temperature"), ("judge", "temperature")]
 
 
 def test_sets_say_whether_they_are_near_or_far_the_near_ones_first(tmp_path: Path) -> None:

@@ -1,18 +1,24 @@
-"use strict";
 // Replaces each static SVG by its interactive chart when it scrolls into view. Without scripts the static SVG stays.
 const dark = matchMedia("(prefers-color-scheme: dark)");
+// Where a filter leaves a layer without rows, Vega warns that its axis has no range of its own; errors are always shown.
+const [ERRORS, WARNINGS] = [1, 2];
 const options = () => ({
   renderer: "svg",
+  logLevel: isFiltering() ? ERRORS : WARNINGS,
   actions: {export: true, source: false, compiled: false, editor: false},
   tooltip: {theme: dark.matches ? "dark" : "light"},
 });
+const specOf = (figure) => JSON.parse(figure.querySelector("script").textContent);
+const drawn = new Map();
 
 async function activate(figure) {
-  const spec = JSON.parse(figure.querySelector("script").textContent);
+  const spec = filtered(figure, specOf(figure));
+  if (spec === null) return;
   const live = figure.querySelector(".live");
   live.setAttribute("aria-label", figure.querySelector(".still").getAttribute("aria-label"));
   try {
-    await vegaEmbed(live, spec, options());
+    drawn.get(figure)?.finalize();
+    drawn.set(figure, await vegaEmbed(live, spec, options()));
     live.setAttribute("role", "img");
     live.removeAttribute("aria-hidden");
     figure.classList.add("interactive");
@@ -30,4 +36,15 @@ const watcher = new IntersectionObserver((entries) => {
     }
   }
 }, {rootMargin: "300px"});
-document.querySelectorAll("figure").forEach((figure) => watcher.observe(figure));
+const figures = [...document.querySelectorAll("figure:has(.still)")];
+
+// Hides the charts of which nothing is left, and draws the others again when they are in view.
+function refilter() {
+  for (const figure of figures) {
+    figure.hidden = filtered(figure, specOf(figure)) === null;
+    watcher.unobserve(figure);
+    watcher.observe(figure);
+  }
+}
+document.addEventListener("refilter", refilter);
+refilter();

@@ -1,0 +1,338 @@
+// Sorting, filtering, columns, copying and the drawer of runs. The page is complete without it; every text is set as text.
+const byId = (id) => document.getElementById(id);
+const element = (tag, attributes = {}, ...children) => {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value !== false) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+};
+const shortNumber = (value) => value === null ? "n/a" : String(Number(value.toPrecision(4)));
+const seconds = (value) => value === null ? "n/a" : `${shortNumber(value)} s`;
+const say = (text) => { byId("status").textContent = text; };
+const data = JSON.parse(byId("run-data").textContent);
+const runs = data.columns;
+const placeOf = new Map(runs.run_key.map((key, place) => [key, place]));
+const UNITS = {k: 1e3, M: 1e6, G: 1e9, T: 1e12, "µs": 1e-6, ms: 1e-3, s: 1, min: 60, h: 3600};
+const collator = new Intl.Collator("en", {numeric: true});
+
+// The number that a cell starts with, in its unit; NaN for words.
+function numberOf(text) {
+  const found = /^([-−+]?[\d,]*\.?\d+(?:e[-+]?\d+)?)\s*(\S*)/i.exec(text);
+  if (!found) return text === "infinite" ? Infinity : NaN;
+  return Number(found[1].replaceAll(",", "").replace("−", "-")) * (UNITS[found[2]] ?? 1);
+}
+
+function textOf(cell) {
+  const parts = [...cell.childNodes].filter((node) => !node.classList?.contains("remark"));
+  return parts.map((node) => node.textContent).join("").trim();
+}
+
+function compare(one, other, numeric) {
+  if (!numeric) return collator.compare(one, other);
+  const [left, right] = [numberOf(one), numberOf(other)];
+  // What is not a number comes last in either direction.
+  if (Number.isNaN(left) || Number.isNaN(right)) return null;
+  return left - right;
+}
+
+// Every word must occur; a word that begins with a minus sign must not.
+function matcher(query) {
+  const words = query.toLowerCase().split(/\s+/).filter(Boolean);
+  return (text) => {
+    const low = text.toLowerCase();
+    return words.every((word) => word.length > 1 && word[0] === "-" ? !low.includes(word.slice(1)) : low.includes(word));
+  };
+}
+
+const FORMATS = {
+  Markdown: (rows) => {
+    const clean = (text) => text.replace(/([\\|`*_<>])/g, "\\$1");
+    const lines = rows.map((row) => `| ${row.map((cell) => clean(cell.text)).join(" | ")} |`);
+    lines.splice(1, 0, `|${" --- |".repeat(rows[0].length)}`);
+    return lines.join("\n") + "\n";
+  },
+  LaTeX: (rows) => {
+    const special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "−": "$-$"};
+    const clean = (text) => text.replace(/[\\~^±−&%$#_{}]/g, (character) => special[character] ?? `\\${character}`);
+    const lines = rows.map((row) => row.map((cell) => cell.best ? `\\textbf{${clean(cell.text)}}` : clean(cell.text)).join(" & ") + " \\\\");
+    const sides = rows[0].map((cell) => cell.words ? "l" : "r").join("");
+    return [`\\begin{tabular}{${sides}}`, "\\toprule", lines[0], "\\midrule", ...lines.slice(1), "\\bottomrule", "\\end{tabular}", ""].join("\n");
+  },
+  CSV: (rows) => rows.map((row) => row.map((cell) => quoted(cell.text)).join(",")).join("\r\n") + "\r\n",
+};
+const quoted = (text) => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Browsers that give a local file no clipboard still copy a selection.
+    const area = element("textarea", {class: "offscreen"});
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}
+
+function download(name, text) {
+  const link = element("a", {download: name, href: URL.createObjectURL(new Blob([text], {type: "text/csv"}))});
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+function csvOfRuns(places) {
+  const names = ["run_key", "setting", "seed", "status", "attempt", "parent_key", "wall_s", "train_s", "device", "artifact"];
+  const lines = places.map((place) => [
+    ...names.map((name) => name === "setting" ? data.labels[runs.cell[place]] : runs[name][place]),
+    ...data.values.map((column) => column[place]),
+  ]);
+  return [[...names, ...data.measures], ...lines].map((line) => line.map((value) => quoted(String(value ?? ""))).join(",")).join("\r\n") + "\r\n";
+}
+
+// One table: its rows may exist already, or are made when they are shown (`make` returns the cells' texts).
+class TableView {
+  constructor(box, {make = null, texts = null, step = Infinity} = {}) {
+    this.box = box;
+    this.body = box.querySelector("tbody");
+    this.headers = [...box.querySelectorAll("thead th")];
+    this.name = box.dataset.name;
+    this.step = step;
+    this.limit = step;
+    this.hidden = new Set();
+    this.make = make;
+    this.rows = texts
+      ? texts.map((cells, place) => ({cells, place}))
+      : [...this.body.rows].map((row, place) => ({row, place, cell: row.dataset.cell, cells: [...row.cells].map(textOf)}));
+    for (const entry of this.rows) entry.text = entry.cells.join(" ") + (entry.cell ? ` ${data.labels[entry.cell]}` : "");
+    this.shown = this.rows;
+    this.order = null;
+    this.numeric = this.headers.map((header, column) => {
+      if (!header.classList.contains("label")) return header.classList.contains("number");
+      return this.rows.every((entry) => Number.isFinite(numberOf(entry.cells[column])) && /^[-−+\d.e]+$/.test(entry.cells[column]));
+    });
+    this.addTools();
+    this.headers.forEach((header, column) => this.addSorting(header, column));
+    if (make) this.render();
+    else this.rows.forEach((entry) => this.addLinks(entry));
+  }
+
+  addSorting(header, column) {
+    header.setAttribute("aria-sort", "none");
+    const button = element("button", {type: "button", class: "sort", onclick: () => this.sort(column)}, ...header.childNodes);
+    header.replaceChildren(button);
+  }
+
+  sort(column) {
+    const before = this.headers[column].getAttribute("aria-sort");
+    const first = this.numeric[column] && !this.headers[column].classList.contains("label") ? "descending" : "ascending";
+    const second = first === "ascending" ? "descending" : "ascending";
+    const next = before === "none" ? first : before === first ? second : "none";
+    this.headers.forEach((header, place) => header.setAttribute("aria-sort", place === column ? next : "none"));
+    this.order = next === "none" ? null : {column, sign: next === "ascending" ? 1 : -1};
+    this.render();
+    say(next === "none" ? "original order" : `sorted by ${this.headers[column].textContent}, ${next}`);
+  }
+
+  filter(matches) {
+    this.shown = this.rows.filter((entry) => matches(entry.text));
+    this.limit = this.step;
+    this.render();
+  }
+
+  render() {
+    if (this.order) {
+      const {column, sign} = this.order;
+      const missing = (entry) => this.numeric[column] && Number.isNaN(numberOf(entry.cells[column]));
+      this.shown.sort((one, other) => missing(one) - missing(other)
+        || sign * (compare(one.cells[column], other.cells[column], this.numeric[column]) ?? 0) || one.place - other.place);
+    } else {
+      this.shown.sort((one, other) => one.place - other.place);
+    }
+    const visible = this.shown.slice(0, this.limit);
+    for (const entry of visible) {
+      if (!entry.row) {
+        entry.row = this.make(entry);
+        this.addLinks(entry);
+        this.hideColumns(entry.row);
+      }
+    }
+    this.body.replaceChildren(...visible.map((entry) => entry.row));
+    const all = this.rows.length;
+    this.count.textContent = this.shown.length === all ? `${all.toLocaleString("en")} rows` : `${this.shown.length.toLocaleString("en")} of ${all.toLocaleString("en")} rows`;
+    this.more.hidden = this.shown.length <= this.limit;
+  }
+
+  addTools() {
+    this.count = element("span", {class: "count"});
+    this.more = element("button", {type: "button", hidden: true, onclick: () => { this.limit += 10 * this.step; this.render(); }}, "Show more rows");
+    const copies = Object.keys(FORMATS).map((format) => element("button", {type: "button", onclick: () => this.copyAs(format)}, format));
+    const boxes = this.headers.map((header, column) => header.classList.contains("label") ? null : element("label", {},
+      element("input", {type: "checkbox", checked: true, onchange: (event) => this.toggle(column, event.target.checked)}), header.textContent));
+    const columns = element("details", {class: "columns"}, element("summary", {}, "Columns"), element("div", {}, ...boxes.filter(Boolean)));
+    const tools = element("div", {class: "tools"}, this.count, element("span", {}, "Copy as"), ...copies, columns);
+    if (this.make || this.rows.some((entry) => entry.cell)) {
+      tools.append(element("button", {type: "button", class: "behind", onclick: () => this.downloadRuns()}, "Download the runs behind (CSV)"));
+    }
+    this.box.before(tools);
+    this.box.after(this.more);
+    this.count.textContent = `${this.rows.length.toLocaleString("en")} rows`;
+  }
+
+  toggle(column, isShown) {
+    if (isShown) this.hidden.delete(column);
+    else this.hidden.add(column);
+    this.headers[column].hidden = !isShown;
+    for (const entry of this.rows) if (entry.row) entry.row.cells[column].hidden = !isShown;
+  }
+
+  hideColumns(row) {
+    for (const column of this.hidden) row.cells[column].hidden = true;
+  }
+
+  async copyAs(format) {
+    const columns = this.headers.map((_, column) => column).filter((column) => !this.hidden.has(column));
+    const head = columns.map((column) => ({text: this.headers[column].textContent, words: !this.headers[column].classList.contains("number")}));
+    const body = this.shown.map((entry) => columns.map((column) => ({text: entry.cells[column], best: entry.row?.cells[column].classList.contains("best")})));
+    await copy(FORMATS[format]([head, ...body]));
+    say(`copied ${body.length} rows as ${format}`);
+  }
+
+  downloadRuns() {
+    const cells = new Set(this.shown.map((entry) => Number(entry.cell)));
+    const places = this.make ? this.shown.map((entry) => entry.place) : runs.cell.flatMap((cell, place) => cells.has(cell) ? [place] : []);
+    download(`${this.name}-runs.csv`, csvOfRuns(places));
+    say(`downloaded ${places.length} runs`);
+  }
+
+  addLinks(entry) {
+    const first = entry.row.cells[0];
+    const open = this.make ? () => showRun(entry.place) : entry.cell ? () => showSetting(entry.cell) : null;
+    if (open) first.replaceChildren(element("button", {type: "button", class: "open", onclick: open}, ...first.childNodes));
+  }
+}
+
+// ---- the drawer
+const drawer = byId("drawer");
+const listed = (pairs) => element("dl", {}, ...pairs.flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, String(text))]));
+const runName = (place) => `${data.labels[runs.cell[place]]}, seed ${runs.seed[place]}`;
+const runLink = (key) => placeOf.has(key)
+  ? element("button", {type: "button", onclick: () => showRun(placeOf.get(key))}, runName(placeOf.get(key)), element("code", {}, key))
+  : element("code", {}, `${key} (not in these folders)`);
+const parentsOf = (place) => (runs.parent_key[place] ?? "").split(",").filter(Boolean);
+
+function show(title, ...parts) {
+  byId("drawer-title").textContent = title;
+  byId("drawer-body").replaceChildren(...parts.filter(Boolean));
+  byId("drawer-body").scrollTop = 0;
+  if (!drawer.open) drawer.showModal();
+}
+
+const part = (title, ...content) => element("section", {}, element("h3", {}, title), ...content);
+const links = (keys) => element("ul", {}, ...keys.map((key) => element("li", {}, runLink(key))));
+
+function showRun(place) {
+  const key = runs.run_key[place];
+  const children = runs.run_key.filter((_, other) => parentsOf(other).includes(key));
+  const values = data.measures.map((name, column) => [name, data.values[column][place]]).filter(([, value]) => value !== null);
+  const facts = [["run key", key], ["status", runs.status[place]], ["attempt", runs.attempt[place]], ["started (UTC)", runs.started_at[place]],
+    ["wall time", seconds(runs.wall_s[place])], ["training time", seconds(runs.train_s[place])],
+    ["device", runs.device[place]], ["artifacts", runs.artifact[place] === null ? "none" : `${data.folders[runs.folder[place]]}/${runs.artifact[place]}`]];
+  const omitted = data.omitted ? [element("p", {}, `${data.omitted} more measures are in the table metrics.`)] : [];
+  show(runName(place),
+    listed(facts),
+    runs.error[place] === null ? null : part("Error", element("pre", {tabindex: "0"}, data.errors[runs.error[place]])),
+    parentsOf(place).length ? part("Parents", links(parentsOf(place))) : null,
+    children.length ? part("Children", links(children)) : null,
+    part("Final values", listed(values), ...omitted),
+    part("Settings", listed(Object.entries(data.settings[runs.cell[place]]))),
+    element("details", {}, element("summary", {}, "Settings that all runs share"), listed(Object.entries(data.shared))));
+}
+
+function showSetting(cell) {
+  const keys = runs.run_key.filter((_, place) => String(runs.cell[place]) === cell);
+  show(data.labels[cell], part("Runs", links(keys)), part("Settings", listed(Object.entries(data.settings[cell]))));
+}
+
+byId("drawer-close").addEventListener("click", () => drawer.close());
+drawer.addEventListener("click", (event) => { if (event.target === drawer) drawer.close(); });
+
+// ---- all runs, from the data
+const runTexts = () => runs.run_key.map((key, place) => [
+  data.labels[runs.cell[place]], String(runs.seed[place]), key, runs.status[place],
+  ...data.values.slice(0, data.main).map((column) => shortNumber(column[place])),
+  seconds(runs.wall_s[place]), runs.device[place], runs.started_at[place]]);
+function makeRow({cells}) {
+  const classes = views.runs.headers.map((header) => header.className);
+  return element("tr", {}, ...cells.map((text, column) => element(column ? "td" : "th", {class: classes[column]}, text)));
+}
+
+const views = {};
+for (const [number, box] of document.querySelectorAll(".scroll").entries()) {
+  if (box.dataset.name === "runs") continue;
+  box.dataset.name ||= `table-${number + 1}`;
+  views[box.dataset.name] = new TableView(box);
+}
+const runsBox = document.querySelector('.scroll[data-name="runs"]');
+views.runs = {headers: [...runsBox.querySelectorAll("thead th")]};
+views.runs = new TableView(runsBox, {make: makeRow, texts: runTexts(), step: 100});
+byId("runs-note")?.remove();
+
+// ---- the page's filter, which charts follow
+const field = byId("filter");
+const hiddenSeries = new Map();
+function applyFilter() {
+  const matches = matcher(field.value);
+  for (const view of Object.values(views)) view.filter(matches);
+  document.dispatchEvent(new Event("refilter"));
+  const hash = field.value.trim() ? `#q=${encodeURIComponent(field.value.trim())}` : location.hash.startsWith("#q=") ? "#" : location.hash;
+  if (hash !== location.hash) history.replaceState(null, "", hash);
+  say(field.value.trim() ? `${views.runs.shown.length} of ${runs.run_key.length} runs match` : "");
+}
+let pending;
+field.addEventListener("input", () => { clearTimeout(pending); pending = setTimeout(applyFilter, 120); });
+byId("search").hidden = false;
+if (location.hash.startsWith("#q=")) {
+  field.value = decodeURIComponent(location.hash.slice(3));
+  applyFilter();
+}
+
+// ---- series that a click on the legend hides
+for (const legend of document.querySelectorAll(".legend")) {
+  const section = legend.nextElementSibling;
+  hiddenSeries.set(section, new Set());
+  for (const item of legend.querySelectorAll("[data-series]")) {
+    const name = item.dataset.series;
+    const button = element("button", {type: "button", "aria-pressed": "true"}, ...item.childNodes);
+    button.addEventListener("click", () => {
+      const hidden = hiddenSeries.get(section);
+      const isShown = hidden.delete(name) || !hidden.add(name);
+      button.setAttribute("aria-pressed", String(isShown));
+      document.dispatchEvent(new Event("refilter"));
+    });
+    item.replaceChildren(button);
+  }
+}
+
+const isFiltering = () => field.value.trim() !== "" || [...hiddenSeries.values()].some((names) => names.size > 0);
+
+// Returns the chart without the rows of hidden and filtered-out series; null if the filter leaves nothing of it.
+function filtered(figure, spec) {
+  const hidden = hiddenSeries.get(figure.closest(".panels")) ?? new Set();
+  const matches = matcher(field.value);
+  const title = figure.querySelector("h3")?.textContent ?? "";
+  let [named, matching] = [0, 0];
+  const keep = (row) => {
+    const names = Object.values(row).filter((value) => typeof value === "string" && value !== "");
+    if (!names.length) return true;
+    const is = matches([title, ...names].join(" "));
+    [named, matching] = [named + 1, matching + is];
+    return is && !names.some((name) => hidden.has(name));
+  };
+  const datasets = Object.fromEntries(Object.entries(spec.datasets ?? {}).map(([name, rows]) => [name, rows.filter(keep)]));
+  return (named ? matching > 0 : matches(title) || !title) ? {...spec, datasets} : null;
+}

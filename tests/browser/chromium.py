@@ -1,0 +1,87 @@
+"""Headless Chromium that records its console and every request, and reaches no network, for tests of pages."""
+
+import json
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+selenium = pytest.importorskip("selenium", reason="selenium is not installed")
+
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+)
+
+OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+
+MARKS = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None, reason="chromium or chromedriver is not installed"
+    ),
+]
+
+
+@contextmanager
+def open_browser(profile: Path, *, scripts: bool = True):
+    """Starts a fresh Chromium that records its console and every request, and reaches no network."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    try:
+        browser.execute_cdp_cmd("Network.enable", {})
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", OFFLINE)
+        if not scripts:
+            browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        yield browser
+    finally:
+        browser.quit()
+
+
+def show(browser, page, *, width, scheme="light"):
+    """Opens the page in a window of that width, tall enough for all of it, and waits for every chart."""
+    emulate(browser, scheme=scheme)
+    resize(browser, width, 1200)
+    browser.get(page.as_uri())
+    for _ in range(2):  # charts change the height
+        resize(browser, width, browser.execute_script("return document.documentElement.scrollHeight"))
+        WebDriverWait(browser, 30).until(
+            lambda driver: driver.execute_script(
+                "return [...document.querySelectorAll('figure')].every(f => f.matches('.interactive') || !f.checkVisibility())"
+            )
+        )
+
+
+def emulate(browser, *, scheme="light", media="screen"):
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": [feature]})
+
+
+def resize(browser, width, height):
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def requests(browser):
+    """Returns the addresses of everything that the browser requested."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]

@@ -1,0 +1,209 @@
+"""Sorting, filtering, columns, copying, downloads, legends and the drawer of runs, by clicks and keys in headless Chromium."""
+
+import csv
+import io
+import time
+
+import pytest
+from chromium import MARKS, emulate, resize
+from made_up_chain import write_chain
+from made_up_study import write_study
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+
+from pruneyard.reports.page import write_page
+from pruneyard.reports.study import Study
+
+pytestmark = MARKS
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+WAIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("study") / "out"
+    return write_study(path, methods=("dense", "rigl", "static", HOSTILE), densities=(0.2, 0.05), evaluations=3)
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return write_page([folder], folder / "report.html")
+
+
+def opened(browser, page):
+    emulate(browser)
+    resize(browser, 1280, 1000)
+    browser.get(page.as_uri())
+    browser.execute_script("document.documentElement.style.scrollBehavior = 'auto'")
+
+
+def press(browser, selector, text=None):
+    """Clicks the first element of the selector, or the first one with this text."""
+    found = browser.find_elements("css selector", selector)
+    chosen = next(each for each in found if text is None or each.get_attribute("textContent").strip() == text)
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", chosen)
+    chosen.click()
+    return chosen
+
+
+def search(browser, text):
+    field = browser.find_element("css selector", "#filter")
+    browser.execute_script("scrollTo(0, 0)")
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(text or Keys.DELETE)
+    time.sleep(0.3)  # the field waits for the end of typing
+
+
+def column(browser, number, table="summary"):
+    script = f"return [...document.querySelectorAll('[data-name={table}] tbody tr')].map(r => r.cells[{number}].textContent)"
+    return browser.execute_script(script)
+
+
+def status(browser):
+    return browser.find_element("css selector", "#status").text
+
+
+def copied(browser):
+    return browser.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+
+
+def test_a_header_sorts_by_click_and_by_key_and_says_so(browser, page):
+    opened(browser, page)
+    before = column(browser, 3)
+    press(browser, "[data-name=summary] .sort", "test accuracy")
+    values = [float(text.split()[0]) for text in column(browser, 3) if text != "n/a"]
+    assert values == sorted(values, reverse=True)
+    headers = browser.find_elements("css selector", "[data-name=summary] thead th")
+    assert [header.get_attribute("aria-sort") for header in headers][2:5] == ["none", "descending", "none"]
+    button = headers[3].find_element("css selector", "button")
+    button.send_keys(Keys.ENTER)
+    assert headers[3].get_attribute("aria-sort") == "ascending"
+    values = [float(text.split()[0]) for text in column(browser, 3) if text != "n/a"]
+    assert values == sorted(values)
+    button.send_keys(Keys.SPACE)
+    assert headers[3].get_attribute("aria-sort") == "none"
+    assert column(browser, 3) == before
+    press(browser, "[data-name=summary] .sort", "active parameters")
+    place = [header.text.partition(" ▼")[0] for header in headers].index("active parameters")
+    assert [text for text in column(browser, place) if text != "n/a"][0::3] == ["85 k", "17 k", "4.25 k"], "not an order of texts"
+
+
+def test_the_filter_reaches_every_table_and_chart(browser, page):
+    opened(browser, page)
+    search(browser, "rigl 0.05")
+    assert column(browser, 0) == ["rigl"]
+    assert column(browser, 0, "runs") == ["rigl · density 0.05"] * 3
+    assert status(browser) == "3 of 21 runs match"
+    is_hidden = "return [...document.querySelectorAll('#learning-val-accuracy figure')].map(f => f.hidden)"
+    assert sorted(browser.execute_script(is_hidden)) == [False, True, True]
+    browser.execute_script("document.querySelector('#against-density figure').scrollIntoView()")
+    points = "return document.querySelectorAll('#against-density .live .mark-symbol path').length"
+    WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(points) == 1)
+    assert browser.current_url.endswith("#q=rigl%200.05")
+    search(browser, "-rigl -static")
+    assert set(column(browser, 0)) == {"dense", HOSTILE}
+    search(browser, "")
+    assert len(column(browser, 0)) == 7
+    assert status(browser) == ""
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+def test_a_click_on_the_legend_hides_a_series(browser, page):
+    opened(browser, page)
+    browser.execute_script("document.querySelector('#against-density figure').scrollIntoView()")
+    points = "return document.querySelectorAll('#against-density .live .mark-symbol path').length"
+    WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(points) == 6)
+    button = press(browser, "#against-density .legend button", "rigl")
+    assert button.get_attribute("aria-pressed") == "false"
+    WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(points) == 4)
+    button.click()
+    WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(points) == 6)
+
+
+def test_tables_copy_what_they_show(browser, page):
+    opened(browser, page)
+    permissions = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    browser.execute_cdp_cmd("Browser.grantPermissions", permissions)
+    search(browser, "rigl")
+    press(browser, "#summary .columns > summary")
+    press(browser, "#summary .columns label", "test NLL")
+    press(browser, "#summary .columns > summary")
+    press(browser, "#summary .tools button", "CSV")
+    assert status(browser) == "copied 2 rows as CSV"
+    rows = list(csv.reader(io.StringIO(copied(browser))))
+    assert rows[0][:4] == ["method", "density", "seeds", "test accuracy"]
+    assert "test NLL" not in rows[0]
+    assert [row[3] for row in rows[1:]] == column(browser, 3)
+    press(browser, "#summary .tools button", "Markdown")
+    assert copied(browser).startswith("| method | density | seeds | test accuracy |")
+    press(browser, "#summary .tools button", "LaTeX")
+    text = copied(browser)
+    assert text.startswith("\\begin{tabular}{llr")
+    assert "$\\pm$" in text
+
+
+def test_the_runs_behind_a_table_are_downloaded(browser, page, folder, tmp_path):
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    opened(browser, page)
+    search(browser, "static 0.2")
+    press(browser, "#summary .behind")
+    path = tmp_path / "summary-runs.csv"
+    WebDriverWait(browser, WAIT_S).until(lambda _: path.exists() and path.stat().st_size)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    by_run = Study.read([folder]).by_run
+    assert {row["setting"] for row in rows} == {"static · density 0.2"}
+    assert len(rows) == 3
+    for row in rows:
+        assert float(row["test accuracy"]) == pytest.approx(by_run["test/accuracy"][row["run_key"]], rel=1e-5)
+
+
+def test_hostile_names_are_text_in_tables_and_in_the_drawer(browser, page):
+    opened(browser, page)
+    search(browser, "onerror")
+    assert column(browser, 0) == [HOSTILE] * 2
+    press(browser, "[data-name=summary] .open")
+    assert HOSTILE in browser.find_element("css selector", "#drawer-title").text
+    press(browser, "#drawer li button")
+    assert "ValueError: loss is NaN" not in browser.find_element("css selector", "#drawer-body").text
+    assert browser.execute_script("return document.querySelectorAll('img').length") == 0
+    browser.find_element("css selector", "body").send_keys(Keys.ESCAPE)
+    assert not browser.execute_script("return document.querySelector('#drawer').open")
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+@pytest.fixture(scope="module")
+def chain_page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chain")
+    write_chain(folder, seeds=2)
+    return write_page([folder], folder / "report.html")
+
+
+@pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.slow)])
+def test_the_drawer_walks_from_a_run_to_its_parent_and_its_children(browser, chain_page, width):
+    opened(browser, chain_page)
+    resize(browser, width, 1000)
+    press(browser, "#runs > summary")
+    press(browser, "[data-name=runs] .open", "isotonic · judge")
+    text = browser.find_element("css selector", "#drawer-body").text
+    assert "artifacts/c" in text
+    parents = "return [...document.querySelectorAll('#drawer section')].find(s => s.firstChild.textContent === '{}')"
+    browser.execute_script(parents.format("Parents") + ".querySelector('button').click()")
+    assert browser.find_element("css selector", "#drawer-title").text.startswith("dense · train, seed")
+    children = browser.execute_script(parents.format("Children") + ".querySelectorAll('button').length")
+    assert children == 3
+    box = "const b = document.querySelector('#drawer').getBoundingClientRect(); return [b.left >= 0, b.right <= innerWidth]"
+    assert browser.execute_script(box) == [True, True]
+    press(browser, "#drawer-close")
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+@pytest.mark.slow
+def test_the_table_of_runs_shows_all_of_them_a_hundred_at_a_time(browser, tmp_path):
+    folder = write_study(tmp_path / "out", methods=("rigl",), densities=(0.5, 0.2), seeds=60, evaluations=1, troubles=False)
+    opened(browser, write_page([folder], folder / "report.html"))
+    press(browser, "#runs > summary")
+    assert len(column(browser, 0, "runs")) == 100
+    press(browser, "#runs .scroll + button", "Show more rows")
+    assert len(column(browser, 0, "runs")) == 120
