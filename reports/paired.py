@@ -178,7 +178,7 @@ def _values(study: Study, measure: str) -> dict[int, pd.DataFrame]:
     runs = study.labelled[study.labelled["status"] == Status.COMPLETED]
     values = study.by_run[measure].reindex(runs["run_key"]).to_numpy() if measure in study.by_run else math.nan
     table = runs[["cell", "outer", "seed"]].assign(value=values)
-    return {int(cell): own for cell, own in table.groupby("cell")}
+    return {int(own["cell"].iloc[0]): own for _, own in table.groupby("cell")}
 
 
 def _ratio(left: pd.Series[Any], right: pd.Series[Any], cost: str) -> float:

@@ -176,7 +176,7 @@ def best_cells(table: pd.DataFrame, measure: str) -> set[int]:
     larger = LARGER_IS_BETTER.get(measure.partition("/")[2])
     if larger is None:
         return set()
-    best = set()
+    best: set[int] = set()
     # A cell without a completed run has no interval, and would keep the others from being ranked.
     ends = [f"{measure}_low", f"{measure}_high"]
     for _, group in table[table["num_seeds"] > 0].groupby("rivals"):

@@ -210,7 +210,7 @@ def _signed(interval: Interval) -> str:
     """Returns a signed difference, `−0.0123 ± 0.0040`, `unchanged` if every pair is equal; an empty text if it is not finite."""
     if not math.isfinite(interval[0]):
         return ""
-    if interval == (0, 0, 0):
+    if not any(interval):
         return "unchanged"
     text, half = formats.estimate(*interval)
     signed = f"{float(text):+.{len(text.partition('.')[2])}f}".replace("-", "−")  # noqa: RUF001
