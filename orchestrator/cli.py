@@ -37,6 +37,7 @@ VERBS = {
     "kill": "Kill a submitted job at once.",
     "manifest": "Print the file that starts a cluster: Kubernetes, ray up, Slurm, SkyPilot.",
     "doctor": "Check this machine, a cluster, or a folder of results.",
+    "cache": "List, explain, verify or prune a cache of finished runs.",
     "completion": "Print the shell completion script.",
 }
 

@@ -74,6 +74,25 @@ def _table(name: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
     return pa.table(arrays, schema=schema)
 
 
+def attempt_of(tables: Mapping[str, pa.Table]) -> Attempt:
+    """Returns the attempt of the tables of one record: the inverse of `tables_of` for one attempt."""
+    (run,) = tables["runs"].to_pylist()
+    return Attempt(
+        run=RunRecord(**{**run, "status": records.Status(run["status"])}),
+        metrics=[MetricRow(**_without_owner(row)) for row in _rows(tables, "metrics")],
+        curves=[CurveRow(**_without_owner(row)) for row in _rows(tables, "curves")],
+    )
+
+
+def _rows(tables: Mapping[str, pa.Table], name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = tables[name].to_pylist() if name in tables else []
+    return found
+
+
+def _without_owner(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("run_key", "attempt")}
+
+
 def encode_record(tables: Mapping[str, pa.Table]) -> bytes:
     """Returns the content of a record file: JSON with the columns of each table and a digest of them."""
     columns = {

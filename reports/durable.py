@@ -63,6 +63,41 @@ def write_folders_durably(parent: Location, folders: Mapping[str, Mapping[str, C
         _write_folders(parent, folders)
 
 
+def add_folder_durably(parent: Location, name: str, files: Mapping[str, Content]) -> bool:
+    """Writes one new folder of files, which appears complete or not at all; returns False if it exists by then.
+
+    So of several processes that write the same folder, the first one wins. In an object store the files are put in order: if the
+    last one exists, all do, and processes that write at once may mix their files.
+    """
+    if isinstance(parent, ObjectPath):
+        if (parent / name / list(files)[-1]).exists():
+            return False
+        _put_folder(parent, (name, files))
+        return True
+    with in_words(parent):
+        return _add_folder(parent, name, files)
+
+
+def _add_folder(parent: Path, name: str, files: Mapping[str, Content]) -> bool:
+    aside = parent / f".{uuid4().hex}"
+    try:
+        for file, content in files.items():
+            path = aside / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        _sync_all(path for path in (*aside.rglob("*"), aside))
+        try:
+            os.rename(aside, parent / name)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
+        _sync(parent)
+        return True
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def _put_folder(parent: ObjectPath, folder: tuple[str, Mapping[str, Content]]) -> None:
     name, files = folder
     for file, content in files.items():

@@ -40,6 +40,15 @@ def amount(value: float | None, unit: str = "") -> str:
     return f"{value / scale:.3g} {prefix}{unit}".strip()
 
 
+def byte_size(count: float) -> str:
+    """Returns a number of bytes in decimal units, as disks are sold: `3.2 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def duration(seconds: float | None) -> str:
     """Returns a duration in seconds below two minutes, then in minutes, then in hours."""
     if seconds is None or math.isnan(seconds):

@@ -41,6 +41,13 @@ def located(text: str | os.PathLike[str] | ObjectPath) -> Location:
     )
 
 
+def size_bytes(path: Location) -> int:
+    """Returns the size of a file; 0 if there is none."""
+    if isinstance(path, ObjectPath):
+        return path.size_bytes()
+    return path.stat().st_size if path.is_file() else 0
+
+
 def remove_tree(folder: Location) -> None:
     """Deletes a folder with its content, or as much of it as can be deleted."""
     if isinstance(folder, ObjectPath):

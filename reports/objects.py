@@ -134,6 +134,12 @@ class ObjectPath:
                         raise
         raise AssertionError("unreachable")
 
+    def size_bytes(self) -> int:
+        """Returns the size of the object; 0 if there is none."""
+        with _converted_errors(self):
+            listed = _client().list_objects_v2(Bucket=self.bucket, Prefix=self.key, MaxKeys=1)
+        return sum(found["Size"] for found in listed.get("Contents", ()) if found["Key"] == self.key)
+
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Reads the object as text."""
         return self.read_bytes().decode(encoding, errors)

@@ -30,6 +30,13 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def encode_manifest(manifest: Mapping[str, Any]) -> bytes:
+    """Returns the content of a manifest file, with its digest."""
+    # A round trip, because the digest is compared with that of what was read: tuples come back as lists.
+    content = json.loads(json.dumps(manifest))
+    return json.dumps({**content, "digest": manifest_digest(content)}, indent=1).encode()
+
+
 def artifact_files(
     job: Job, outcome: Outcome, *, attempt: int, data_fingerprint: str | None, data_read: Mapping[str, str]
 ) -> Iterator[tuple[str, Content]]:
@@ -55,9 +62,7 @@ def artifact_files(
         "sha256": digests,
         "code_version": code_version(),
     }
-    # A round trip, because the digest is compared with that of what was read: tuples come back as lists.
-    manifest = json.loads(json.dumps(manifest))
-    yield MANIFEST, json.dumps(manifest | {"digest": manifest_digest(manifest)}, indent=1).encode()
+    yield MANIFEST, encode_manifest(manifest)
 
 
 def _files(outcome: Outcome) -> Iterator[tuple[str, Content]]:

@@ -1,7 +1,10 @@
 """Types of values on the command line, and options that several verbs share; imports nothing that is slow to load."""
 
 import difflib
-from typing import Any
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, ClassVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -52,6 +55,47 @@ class NamedChoice(click.Choice[str]):
         close = difflib.get_close_matches(str(value), list(self.choices), n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         return super().get_invalid_choice_message(value, ctx) + hint
+
+
+class AgeType(click.ParamType[timedelta]):
+    """A time span: a number and h (hours), d (days) or w (weeks)."""
+
+    name = "age"
+    units: ClassVar = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        span: timedelta = _measure(self, value, self.units, "a number with h, d or w, as in 12h, 90d or 4w", param, ctx)
+        return span
+
+
+class SizeType(click.ParamType[float]):
+    """A size in bytes: a number and MB, GB or TB, or KiB, MiB and so on."""
+
+    name = "size"
+    units: ClassVar = {
+        prefix + unit: base ** (power + 1)
+        for power, prefix in enumerate("kMGT")
+        for unit, base in (("B", 1000), ("iB", 1024))
+    } | {"B": 1}
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        size_bytes: float = _measure(self, value, self.units, "a number with kB, MB, GB or TB, as in 20GB", param, ctx)
+        return size_bytes
+
+
+def _measure(
+    kind: click.ParamType[Any],
+    value: object,
+    units: Mapping[str, Any],
+    allowed: str,
+    param: click.Parameter | None,
+    ctx: click.Context | None,
+) -> Any:
+    """Returns the number in `value` times its unit."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", str(value))
+    if match is None or match[2] not in units:
+        kind.fail(f"{value} must be {allowed}", param, ctx)
+    return float(match[1]) * units[match[2]]
 
 
 class BatchSizes(click.ParamType[tuple[int, ...]]):
@@ -110,6 +154,19 @@ def study_options() -> list[click.Option]:
         option("--fail-fast", is_flag=True, help="Stop all when the first job fails."),
         option("--no-report", is_flag=True, help="Write no report.html; `pruneyard report DIR` writes it later."),
     ]
+
+
+def cache_options() -> list[click.Option]:
+    """Returns the options that name caches of finished runs."""
+    cache = option("--cache", metavar="DIR", type=FOLDER, help="Take finished runs from this cache, and add those of this study.")
+    only_read = option(
+        "--cache-from",
+        metavar="DIR",
+        multiple=True,
+        type=FOLDER,
+        help="Take finished runs from this cache or folder of results; repeat for more.",
+    )
+    return [cache, only_read]
 
 
 def out_option() -> click.Option:

@@ -1,6 +1,9 @@
 """`pruneyard resume`: resumes the study of a results folder."""
 
+from collections.abc import Sequence
+
 from pruneyard.orchestrator.commands.run import run_and_report
+from pruneyard.orchestrator.driver.cached_runs import Caches
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.planning.finished import request_of
 from pruneyard.orchestrator.spec.load import Spec, load_spec
@@ -16,7 +19,16 @@ def spec_of(folder: Location) -> Spec:
     return load_spec(path)
 
 
-def execute(folder: Location, address: str, local: bool, fail_fast: bool, no_report: bool, as_json: bool) -> int:
+def execute(
+    folder: Location,
+    address: str,
+    local: bool,
+    fail_fast: bool,
+    no_report: bool,
+    cache: Location | None,
+    cache_from: Sequence[Location],
+    as_json: bool,
+) -> int:
     """Resume DIR: run what is missing, interrupted or failed, from the newest checkpoints."""
     return run_and_report(
         spec_of(folder),
@@ -26,5 +38,6 @@ def execute(folder: Location, address: str, local: bool, fail_fast: bool, no_rep
         fail_fast=fail_fast,
         with_page=not no_report,
         as_json=as_json,
+        caches=Caches.of(cache, cache_from),
         request=request_of(RunFolder(folder).spec),
     )

@@ -15,6 +15,7 @@ from pruneyard.orchestrator.commands.closing import print_answer
 from pruneyard.orchestrator.commands.program import replace_program
 from pruneyard.orchestrator.commands.spec_changes import spec_changes
 from pruneyard.orchestrator.commands.summary_table import columns_of
+from pruneyard.orchestrator.driver.cached_runs import Caches, cached_jobs
 from pruneyard.orchestrator.driver.run import default_folder, has_work, run_plan
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.planning.finished import Answer, paths_stamp, remember, request_of, results_stamp
@@ -43,6 +44,8 @@ def execute(
     fail_fast: bool,
     no_report: bool,
     add: bool,
+    cache: Location | None,
+    cache_from: Sequence[Location],
     as_json: bool,
 ) -> int:
     """Run what is missing of SPEC, a YAML file or the name of a packaged spec.
@@ -61,6 +64,7 @@ def execute(
         with_page=not no_report,
         as_json=as_json,
         add=add,
+        caches=Caches.of(cache, cache_from),
         request=request,
     )
 
@@ -76,6 +80,7 @@ def run_and_report(
     as_json: bool,
     only: frozenset[Status | None] | None = None,
     add: bool = False,
+    caches: Caches | None = None,
     request: str | None = None,
 ) -> int:
     """Runs with live progress, writes the report, prints the summary; returns the exit code.
@@ -87,7 +92,8 @@ def run_and_report(
     inputs = input_paths(plan.spec.jobs)
     # Before anything runs, so that a change meanwhile is noticed by the next call.
     inputs_stamp = paths_stamp(inputs or [])
-    console.print(_head(plan, address=address, local=local, only=only), markup=False, highlight=False, soft_wrap=True)
+    head = _head(plan, address=address, local=local, only=only, caches=caches)
+    console.print(head, markup=False, highlight=False, soft_wrap=True)
     with open_display(console) as shown, redirect_stdout(RayOutputFilter()):
         results, code = _run(
             plan,
@@ -96,6 +102,7 @@ def run_and_report(
             fail_fast=fail_fast,
             only=only,
             add=add,
+            caches=caches,
             display=shown,
             abandon=partial(replace_program, with_page=with_page, as_json=as_json),
         )
@@ -119,7 +126,9 @@ def print_results(
     return answer, page
 
 
-def _head(plan: Plan, *, address: str, local: bool, only: frozenset[Status | None] | None) -> str:
+def _head(
+    plan: Plan, *, address: str, local: bool, only: frozenset[Status | None] | None, caches: Caches | None
+) -> str:
     """Returns the line that says what is about to run, and where."""
     spec, before = plan.spec, plan.counts()
     num_jobs = len(spec.jobs)
@@ -127,6 +136,8 @@ def _head(plan: Plan, *, address: str, local: bool, only: frozenset[Status | Non
         what = f"all {num_jobs} jobs are finished" if before["completed"] == num_jobs else "no job is to be run"
         return f"{spec.name}: {what}, in {plan.folder.path}; nothing to run"
     finished = f", {before['completed']} already finished" if before["completed"] else ""
+    if caches is not None and only is None and (num_cached := len(cached_jobs(plan, caches))):
+        finished += f", {num_cached} in the cache"
     where = "in this process" if local else "on a Ray cluster of this machine" if address == "local" else f"on {address}"
     searched = "".join(f", searching {s.learning.search.max_trials} trials" for s in spec.stages if s.learning)
     return f"{spec.name}: {num_jobs} jobs{searched}{finished}, {where}, into {plan.folder.path}"

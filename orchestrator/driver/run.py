@@ -17,6 +17,7 @@ from pruneyard.orchestrator.coordination.stop_request import (
     stop_on_storage_failure,
     stop_request,
 )
+from pruneyard.orchestrator.driver.cached_runs import Caches, add_to_cache, cached_jobs, take_from_caches
 from pruneyard.orchestrator.driver.context import StudyRun
 from pruneyard.orchestrator.driver.handed_over_data import data_table, keep_in, restore_from
 from pruneyard.orchestrator.driver.stages import (
@@ -76,6 +77,8 @@ def run(
     fail_fast: bool = False,
     only: frozenset[Status | None] | None = None,
     add: bool = False,
+    cache: str | PathLike[str] | Location | None = None,
+    cache_from: Sequence[str | PathLike[str] | Location] = (),
     verbose: bool | None = None,
     display: Display | None = None,
 ) -> Results:
@@ -96,6 +99,9 @@ def run(
         fail_fast: stop all other jobs when the first job fails.
         only: run only jobs whose newest attempt has one of these statuses (None: jobs that were never started).
         add: also run if `out` holds the unfinished study of a spec that shares no job with this one; refused otherwise.
+        cache: a folder of finished runs, local or in an object store, which studies share. Jobs that are finished there are
+            copied instead of run, and completed runs of this study are added.
+        cache_from: folders that are only read: other caches, or folders of results.
         verbose: by default, progress is shown in notebooks and on terminals. True shows it elsewhere too, as lines on stderr;
             False shows nothing.
         display: shows the progress in place of that, by its method `show`.
@@ -137,7 +143,14 @@ def run(
     plan = make_plan(resolved, folder)
     with python_display(verbose=verbose if display is None else False, local=local) as shown:
         return run_plan(
-            plan, address=address, local=local, fail_fast=fail_fast, only=only, add=add, display=display or shown
+            plan,
+            address=address,
+            local=local,
+            fail_fast=fail_fast,
+            only=only,
+            add=add,
+            caches=Caches.of(None if cache is None else located(cache), [located(path) for path in cache_from]),
+            display=display or shown,
         )
 
 
@@ -149,6 +162,7 @@ def run_plan(
     fail_fast: bool = False,
     only: frozenset[Status | None] | None = None,
     add: bool = False,
+    caches: Caches | None = None,
     display: Display | None = None,
     abandon: Callable[[Location, str], None] | None = None,
 ) -> Results:
@@ -157,12 +171,13 @@ def run_plan(
     abandon: ends the process if the cluster is lost and Ray would end it without a word; called in another thread with the
         folder and a message. By default the message is printed and the process exits with code 4.
     """
-    spec, folder = plan.spec, plan.folder
+    spec, folder, caches = plan.spec, plan.folder, caches or Caches()
     results = Results(folder.path, spec=spec)
     restore_from(folder)
     # Neither the lease nor the data nor a cluster is needed.
     if not has_work(plan, only=only):
         check_data_unchanged(plan, Fingerprints({}))
+        add_to_cache(plan, caches)
         return results
     monitor = Monitor(total=len(plan.spec.jobs), num_already_done=sum(map(plan.is_finished, plan.spec.jobs)))
     display = display or NoDisplay()
@@ -176,9 +191,12 @@ def run_plan(
             # Before spec.yaml is overwritten: the check reads the spec that the folder was last run with.
             check_same_study(plan)
         plan = _with_restored_rows(plan)
+        if only is None and cached_jobs(plan, caches):
+            plan = _with_cached_runs(plan, caches)
         attempts = plan.attempts(only=only)
         if not has_work(plan, only=only):
             check_data_unchanged(plan, Fingerprints({}))
+            add_to_cache(plan, caches)
             return results
         # Before a cluster is joined, so that wrong data costs no start of Ray, and before spec.yaml is overwritten.
         warned: set[str] = set()
@@ -204,15 +222,30 @@ def run_plan(
                     run_jobs(stage, stage.jobs, study_run, only=only, run_attempts=run_attempts)
                 else:
                     run_search(stage, stage.learning, study_run, only=only, run_attempts=run_attempts)
-        try:
-            Store(folder).compact()
-        except StorageError as error:
-            # Compaction only merges files; the results are complete without it.
-            logger.warning("the small files of results stay as they are: %s", error)
+        _compact(folder)
+        add_to_cache(study_run.plan, caches)
     # After SIGTERM, the exit code of the results tells that the study was stopped.
     if stop.signal_number == signal.SIGINT:
         raise GracefulInterrupt(results)
     return results
+
+
+def _with_cached_runs(plan: Plan, caches: Caches) -> Plan:
+    """Returns the plan with the runs that are taken from caches; the folder then holds what a study writes that ran them."""
+    check_data_unchanged(plan, Fingerprints({}))
+    plan = take_from_caches(plan, caches)
+    write_durably(plan.folder.spec, plan.spec.to_yaml().encode())
+    write_study_plan(plan)
+    _compact(plan.folder)
+    return plan
+
+
+def _compact(folder: RunFolder) -> None:
+    try:
+        Store(folder).compact()
+    except StorageError as error:
+        # Compaction only merges files; the results are complete without it.
+        logger.warning("the small files of results stay as they are: %s", error)
 
 
 def _expected_seconds(attempts: Sequence[PlannedAttempt], plan: Plan, data: Mapping[Source, Dataset]) -> dict[str, float]:

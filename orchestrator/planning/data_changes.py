@@ -68,6 +68,25 @@ def changes(plan: Plan, fingerprints: Fingerprints) -> list[DataChange]:
     return list(_changed(rested, plan.folder.path, fingerprints))
 
 
+def changes_since(
+    job: Job, recorded: Mapping[str, str], plan: Plan, fingerprints: Fingerprints, *, folder: Location
+) -> list[str]:
+    """Returns what differs between the data that a run of `job` in `folder` was computed on and the data that there is now.
+
+    The runs that the job takes its input from must be finished in the plan.
+    """
+    rested: dict[tuple[Source, str, str], list[str]] = {}
+    for key, source in sources_of(job).items():
+        then = recorded_fingerprint(recorded, source, key)
+        if then is not None:
+            rested[source.rests_on(), key, then] = [job.key]
+    found = [str(change) for change in _changed(rested, folder, fingerprints)]
+    now = DataRecords().of_input(job, plan)
+    if INPUT in recorded and recorded[INPUT] != now:
+        found.append(f"input: run {job.key} in {folder} rests on data {recorded[INPUT]}, and its input now on {now}")
+    return found
+
+
 def _changes_upstream(jobs: Sequence[Job], fingerprints: Fingerprints) -> list[DataChange]:
     """Returns the data sets of runs in other folders that jobs are to read beside these runs, and that have changed."""
     reading = [job for job in jobs if job.parents and getattr(job.workload, "reads_data_of_input", True)]
@@ -110,14 +129,19 @@ class DataRecords:
 
     def of_job(self, job: Job, plan: Plan, fingerprints: Fingerprints) -> dict[str, str]:
         """Returns the fingerprints of the data that a job rests on, by key of the spec; that of its input runs under `input`."""
-        runs = upstream_runs(job.workload) if job.parents else ()
-        upstream = {self._of_run(plan, folder, key) for folder, key in runs} - {None}
         found = {key: fingerprints.of(source) for key, source in sources_of(job).items()}
         own = getattr(job.workload, "data", None)
         # Selected rows can be others on another machine, though the data that they are selected from is the same.
         if own is not None and own.rests_on() is not own and not has_upstream_runs(own):
             found[LOADED] = fingerprints.as_loaded(own)
-        return found | ({INPUT: ",".join(sorted(map(str, upstream)))} if upstream else {})
+        upstream = self.of_input(job, plan)
+        return found | ({INPUT: upstream} if upstream else {})
+
+    def of_input(self, job: Job, plan: Plan) -> str:
+        """Returns the fingerprints of the data that the input runs of a job rest on, joined by commas; empty if not known."""
+        runs = upstream_runs(job.workload) if job.parents else ()
+        upstream = {self._of_run(plan, folder, key) for folder, key in runs} - {None}
+        return ",".join(sorted(map(str, upstream)))
 
     def _of_run(self, plan: Plan, folder: str, key: str) -> str | None:
         """Returns the fingerprint of the data of an upstream run, or of its own input."""

@@ -11,10 +11,12 @@ import torch
 from object_store import BUCKET, ObjectStore, environment_variables, object_store, start_proxy
 
 from pruneyard.orchestrator.artifacts.checkpoint_store import ObjectCheckpoints, checkpoints_in
+from pruneyard.orchestrator.artifacts.run_cache import RunCache
 from pruneyard.orchestrator.coordination import control_files
 from pruneyard.orchestrator.coordination.control_files import ControlFiles
 from pruneyard.orchestrator.coordination.journal import ENTRIES_PER_OBJECT, Journal
 from pruneyard.orchestrator.coordination.lease import hold_lease
+from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.remote.storage_check import check_store
 from pruneyard.reports.durable import write_durably
 from pruneyard.reports.location import located, remove_tree
@@ -23,6 +25,14 @@ from pruneyard.reports.storage import StorageError
 from pruneyard.workloads.checkpoint import Checkpoint, CheckpointFolder
 
 CPU = torch.device("cpu")
+TRAINING = {
+    "name": "one",
+    "kind": "sparse",
+    "data": {"name": "digits", "max_test": 90},
+    "model": {"name": "mlp", "width": 8},
+    "method": {"name": "static", "density": 0.5},
+    "budget": {"steps": 10, "batch_size": 64},
+}
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -71,6 +81,23 @@ def test_a_large_object_is_uploaded_in_parts_and_read_back_whole(folder: ObjectP
     content = bytes(range(256)) * (70 * 2**20 // 256)
     (folder / "large").write_bytes(content)
     assert (folder / "large").read_bytes() == content
+
+
+def test_a_cache_of_finished_runs_is_filled_read_and_pruned(folder: ObjectPath, tmp_path: Path) -> None:
+    first = run(TRAINING, tmp_path / "first", local=True, cache=folder).runs()
+    second = run(TRAINING, tmp_path / "second", local=True, cache_from=[folder]).runs()
+    assert list(first["run_key"]) == list(second["run_key"])
+    assert list(first["started_at"]) == list(second["started_at"]), "it did not run again"
+    cache = RunCache(folder)
+    (key,) = cache.run_keys()
+    found = cache.read(key)
+    assert found is not None
+    assert found.size_bytes == sum(
+        len((folder / "artifacts" / key / name).read_bytes()) for name in found.file_names
+    )
+    assert not list(cache.problems(key))
+    cache.remove(key)
+    assert not cache.run_keys()
 
 
 def test_a_put_with_a_condition_changes_nothing_where_it_is_not_met(folder: ObjectPath) -> None:

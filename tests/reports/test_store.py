@@ -3,6 +3,7 @@
 import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ import pytest
 from made_up_study import metric, record
 
 from pruneyard.reports import parquet, records
+from pruneyard.reports.attempt import Attempt, attempt_of, decode_record, encode_record, tables_of
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.parquet import NewerSchemaError
 from pruneyard.reports.records import CurveRow, Status, schema
@@ -210,3 +212,13 @@ def test_compacted_files_say_what_they_cover(store):
     store.compact()
     (path,) = store.folder.table("runs").iterdir()
     assert json.loads(pq.read_schema(path).metadata[b"units"]) == ["key0-1", "key1-1"]
+
+
+def test_an_attempt_is_read_back_from_its_tables_as_it_was() -> None:
+    point = CurveRow(name="density", step=3, key="w", x=0.0, y=0.25, count=None)
+    attempt = Attempt(run=record("a"), metrics=[metric(value=0.5), metric(value=math.nan)], curves=[point])
+    tables = tables_of([attempt])
+    found = attempt_of(decode_record(Path("record-1.json"), encode_record(tables)))
+    assert found.run == attempt.run
+    assert found.curves == attempt.curves
+    assert [str(row) for row in found.metrics] == [str(row) for row in attempt.metrics], "nan differs from itself"

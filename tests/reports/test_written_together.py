@@ -6,7 +6,7 @@ import pytest
 from made_up_study import metric, record
 
 from pruneyard.reports.attempt import Attempt
-from pruneyard.reports.durable import clear_unfinished, write_folders_durably
+from pruneyard.reports.durable import add_folder_durably, clear_unfinished, write_folders_durably
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
@@ -78,3 +78,12 @@ def test_what_a_killed_writer_left_aside_is_cleared(tmp_path: Path) -> None:
     clear_unfinished(tmp_path)
     clear_unfinished(tmp_path / "not there")
     assert [folder.name for folder in tmp_path.iterdir()] == ["a"]
+
+
+def test_of_two_writers_of_one_folder_the_first_wins_and_nothing_is_left_of_the_other(tmp_path: Path) -> None:
+    assert add_folder_durably(tmp_path, "a", {"x": b"1", "sub/y": b"2"})
+    assert not add_folder_durably(tmp_path, "a", {"x": b"3"})
+    assert {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == {
+        "a/x": b"1",
+        "a/sub/y": b"2",
+    }

@@ -1,0 +1,155 @@
+"""A cache of finished runs by run key, which studies share.
+
+It is a folder with the artifacts and records of runs as a results folder has them, so that a results folder can serve as one.
+An entry counts as a finished run only if its manifest and its record are whole, and it is taken only if all its files are.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from pruneyard.orchestrator.artifacts.reader import read_manifest, verified
+from pruneyard.orchestrator.artifacts.writer import MANIFEST, encode_manifest
+from pruneyard.orchestrator.errors import UsageError
+from pruneyard.reports.attempt import Attempt, attempt_of, decode_record
+from pruneyard.reports.data_record import data_records
+from pruneyard.reports.durable import Content, add_folder_durably
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location, remove_tree, size_bytes
+from pruneyard.reports.parquet import DamagedFileError, NewerSchemaError
+from pruneyard.reports.records import Status
+
+
+class IncompleteRunError(UsageError):
+    """An entry of a cache is not a whole finished run."""
+
+
+@dataclass(frozen=True)
+class CachedRun:
+    """A finished run in a cache: its manifest and its rows. Its other files are read by `files`."""
+
+    artifact: Location
+    manifest: Mapping[str, object]
+    attempt: Attempt
+
+    @cached_property
+    def data_record(self) -> Mapping[str, str]:
+        """The data that the run was computed on; see `data_record.data_records`."""
+        run = self.attempt.run
+        return data_records([run.data_read], [run.data_fingerprint], [run.parent_key])[0]
+
+    @property
+    def parents(self) -> list[str]:
+        """Keys of the runs whose artifacts it consumed."""
+        return [str(key) for key in _list(self.manifest, "parents")]
+
+    @property
+    def file_names(self) -> list[str]:
+        """Names of the files of the artifact other than manifest and record."""
+        return [str(name) for name in _list(self.manifest, "files")]
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """Size of these files; a missing one counts as 0."""
+        return sum(size_bytes(self.artifact / name) for name in self.file_names)
+
+    def as_attempt(self, number: int, *, study: str, stage: str | None) -> "CachedRun":
+        """Returns the run as an attempt of another number, and of another study."""
+        run = replace(self.attempt.run, attempt=number, study=study, stage=stage)
+        return replace(self, manifest={**self.manifest, "attempt": number}, attempt=replace(self.attempt, run=run))
+
+    def files(self) -> dict[str, Content]:
+        """Returns the contents of all files of the artifact, the manifest last.
+
+        Raises `IncompleteRunError` if one is missing, has no digest in the manifest, or another one.
+        """
+        digests = self.manifest.get("sha256")
+        found: dict[str, Content] = {}
+        for name in self.file_names:
+            if not isinstance(digests, dict) or name not in digests:
+                raise IncompleteRunError(f"{self.artifact / name} cannot be verified: its manifest has no digest of it")
+            try:
+                found[name] = verified(self.artifact / name, self.manifest, name=name)
+            except FileNotFoundError as error:
+                raise IncompleteRunError(f"{self.artifact / name} is missing") from error
+            except UsageError as error:
+                raise IncompleteRunError(str(error)) from error
+        return {**found, MANIFEST: encode_manifest(self.manifest)}
+
+
+class RunCache:
+    """The cache in one folder, local or in an object store. An absent folder is an empty cache."""
+
+    def __init__(self, path: Location) -> None:
+        self.folder = RunFolder(path)
+
+    def run_keys(self) -> frozenset[str]:
+        """Returns the run keys of all entries, whole or not; one listing of the folder."""
+        return frozenset(self.folder.runs_with_artifacts())
+
+    def read(self, run_key: str) -> CachedRun | None:
+        """Returns the finished run with this key; None if there is no manifest, as for a run that never finished.
+
+        Raises `IncompleteRunError` if manifest or record are damaged, or are those of another run.
+        """
+        artifact = self.folder.artifact(run_key)
+        if not self.folder.manifest(run_key).is_file():
+            return None
+        try:
+            manifest = read_manifest(artifact)
+        except UsageError as error:
+            raise IncompleteRunError(str(error)) from error
+        if manifest["run_key"] != run_key:
+            raise IncompleteRunError(f"{artifact / MANIFEST} is that of the run {manifest['run_key']}")
+        attempt = self._attempt(run_key, manifest.get("attempt"))
+        if attempt.run.run_key != run_key or attempt.run.status is not Status.COMPLETED:
+            raise IncompleteRunError(f"{artifact}: its record is not that of the completed run {run_key}")
+        return CachedRun(artifact, manifest, attempt)
+
+    def _attempt(self, run_key: str, attempt: object) -> Attempt:
+        path = self.folder.attempt_record(run_key, attempt if isinstance(attempt, int) else 0)
+        try:
+            return attempt_of(decode_record(path, path.read_bytes()))
+        except FileNotFoundError as error:
+            raise IncompleteRunError(f"{path} is missing") from error
+        except (DamagedFileError, NewerSchemaError) as error:
+            raise IncompleteRunError(str(error)) from error
+
+    def add(self, run_key: str, source: RunFolder) -> bool:
+        """Copies a completed run of a results folder; returns whether it was added.
+
+        An entry that is whole stays as it is; one that is not is replaced. Raises `IncompleteRunError` if the run in `source` is
+        not whole, as one that an earlier version has written without a record.
+        """
+        if self.folder.artifact(run_key).is_dir():
+            if not any(self.problems(run_key)):
+                return False
+            self.remove(run_key)
+        found = RunCache(source.path).read(run_key)
+        if found is None:
+            raise IncompleteRunError(f"{source.artifact(run_key)} has no {MANIFEST}")
+        files = found.files()
+        record = source.attempt_record(run_key, found.attempt.run.attempt)
+        # Before the manifest: where that exists, all other files do.
+        return add_folder_durably(self.folder.artifacts, run_key, {record.name: record.read_bytes(), **files})
+
+    def remove(self, run_key: str) -> None:
+        """Deletes an entry, its manifest first: what is left if this is killed counts as no run."""
+        self.folder.manifest(run_key).unlink(missing_ok=True)
+        remove_tree(self.folder.artifact(run_key))
+
+    def problems(self, run_key: str) -> Iterator[str]:
+        """Yields what is wrong with an entry, after reading all its files."""
+        try:
+            found = self.read(run_key)
+            if found is None:
+                yield f"{self.folder.artifact(run_key)} has no {MANIFEST}: it is no finished run"
+            else:
+                found.files()
+        except IncompleteRunError as error:
+            yield str(error)
+
+
+def _list(manifest: Mapping[str, object], name: str) -> list[object]:
+    found = manifest.get(name)
+    return found if isinstance(found, list) else []

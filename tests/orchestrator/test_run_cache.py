@@ -1,0 +1,247 @@
+"""Finished runs are found across studies, and nothing that is damaged, stale or half-written is taken for one."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from in_process_command import Pruneyard
+
+from pruneyard.orchestrator.artifacts.run_cache import CachedRun, RunCache
+from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.results import Results
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
+
+TRAINING = {
+    "kind": "sparse",
+    "data": {"name": "digits", "max_test": 90},
+    "model": {"name": "mlp", "width": 8},
+    "method": {"name": "static", "density": 0.5},
+    "budget": {"steps": 10, "batch_size": 64},
+}
+CHAIN = {
+    "name": "chain",
+    "stages": {
+        "train": {**TRAINING, "seeds": 2},
+        "trust": {"kind": "calibrate", "input": {"from": "train"}, "method": {"name": "temperature"}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with the results `out` of the chain, and the `cache` to which they were added."""
+    home = tmp_path_factory.mktemp("calm")
+    run(CHAIN, home / "out", local=True, cache=home / "cache")
+    return home
+
+
+@pytest.fixture
+def cache(calm: Path, tmp_path: Path) -> RunCache:
+    """Returns a copy of that cache."""
+    shutil.copytree(calm / "cache", tmp_path / "cache")
+    return RunCache(tmp_path / "cache")
+
+
+def metrics(folder: Path) -> pd.DataFrame:
+    """Returns all metric values of the newest attempts, without times."""
+    order = ["run_key", "step", "split", "name"]
+    frame = Results(folder).metrics()
+    return frame[[*order, "value"]].sort_values(order, ignore_index=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Returns the artifact files of all runs other than manifests and records, which name study and attempt."""
+    files = sorted(path for path in (folder / "artifacts").rglob("*") if path.suffix in (".safetensors", ".parquet"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if "checkpoints" not in path.parts}
+
+
+def num_attempts(folder: Path) -> int:
+    return len(Store(RunFolder(folder)).runs(latest=False))
+
+
+def test_a_study_that_is_finished_in_a_cache_runs_nothing_and_holds_the_same(calm: Path, tmp_path: Path) -> None:
+    found = run({**CHAIN, "name": "again"}, tmp_path, local=True, cache_from=[calm / "cache"])
+    assert found.exit_code == 0
+    pd.testing.assert_frame_equal(metrics(tmp_path), metrics(calm / "out"))
+    assert contents(tmp_path) == contents(calm / "out")
+    ours, theirs = found.runs(), Results(calm / "out").runs()
+    assert set(ours["study"]) == {"again"}
+    assert list(ours["started_at"]) == list(theirs["started_at"]), "the runs are those of before"
+    assert list(ours["parent_key"].dropna()) == list(theirs["parent_key"].dropna())
+
+
+def test_only_what_is_missing_in_the_cache_runs_and_is_added(cache: RunCache, tmp_path: Path) -> None:
+    before = cache.run_keys()
+    stages = {**CHAIN["stages"], "train": {**TRAINING, "seeds": 3}}  # type: ignore[dict-item]
+    found = run({**CHAIN, "stages": stages}, tmp_path / "out", local=True, cache=cache.folder.path).runs()
+    new = found[~found["run_key"].isin(before)]
+    assert list(new["seed"]) == [2, 2]
+    assert cache.run_keys() == before | set(new["run_key"])
+    assert not [problem for key in cache.run_keys() for problem in cache.problems(key)]
+
+
+def test_a_folder_of_results_serves_as_a_cache_and_is_not_changed(calm: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (calm / "out").rglob("*")}
+    found = run({**TRAINING, "name": "one"}, tmp_path, local=True, cache_from=[calm / "out"]).runs()
+    assert list(found["started_at"]) == list(Results(calm / "out").runs()["started_at"][:1])
+    assert {path: path.stat().st_mtime_ns for path in (calm / "out").rglob("*")} == before
+
+
+def truncate(artifact: Path) -> None:
+    weights = artifact / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+
+
+def replace_by_pointer(artifact: Path) -> None:
+    (artifact / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def flip_a_metric(artifact: Path) -> None:
+    record = artifact / "record-1.json"
+    record.write_text(record.read_text().replace('"accuracy"', '"accurate"', 1))
+
+
+def drop_digests(artifact: Path) -> None:
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    del manifest["sha256"], manifest["digest"]
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+
+
+def be_another_run(artifact: Path) -> None:
+    other = next(path for path in artifact.parent.iterdir() if path != artifact and (path / "masks.safetensors").exists())
+    shutil.rmtree(artifact)
+    shutil.copytree(other, artifact)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (truncate, "model.safetensors is damaged"),
+        (replace_by_pointer, "model.safetensors is damaged"),
+        (lambda artifact: (artifact / "masks.safetensors").unlink(), "masks.safetensors is missing"),
+        (lambda artifact: (artifact / "record-1.json").unlink(), "record-1.json is missing"),
+        (flip_a_metric, "record-1.json is damaged"),
+        (drop_digests, "its manifest has no digest of it"),
+        (be_another_run, "is that of the run"),
+        (lambda artifact: (artifact / "manifest.json").write_text("{"), "the manifest cannot be read"),
+        (lambda artifact: (artifact / "manifest.json").unlink(), ""),
+    ],
+    ids=["truncated", "pointer", "missing", "no record", "record", "no digests", "another", "manifest", "unfinished"],
+)
+def test_what_is_not_a_whole_run_runs_again_and_is_replaced(
+    damage: Callable[[Path], None], words: str, cache: RunCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec: dict[str, Any] = {**TRAINING, "name": "one"}
+    (key,) = (run.attempt.run.run_key for run in map(cache.read, cache.run_keys()) if run and is_first_training(run))
+    artifact = cache.folder.artifact(key)
+    assert isinstance(artifact, Path)
+    before = contents(tmp_path / "cache")
+    damage(artifact)
+    run(spec, tmp_path / "out", local=True, cache=cache.folder.path)
+    assert words in caplog.text
+    assert list(Results(tmp_path / "out").runs()["run_key"]) == [key]
+    assert not list(cache.problems(key)), "the run that was not whole is replaced"
+    assert contents(tmp_path / "cache") == before
+
+
+def is_first_training(run: CachedRun) -> bool:
+    return run.attempt.run.kind == "sparse" and run.attempt.run.seed == 0
+
+
+def test_a_run_on_data_that_has_changed_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    generator = np.random.default_rng(0)
+    inputs, labels = generator.normal(size=(80, 6)).astype("float32"), generator.integers(0, 2, 80)
+    spec = {**TRAINING, "name": "own", "data": {"name": "arrays", "path": str(tmp_path / "rows.npz")}}
+    np.savez(tmp_path / "rows.npz", x_train=inputs, y_train=labels, x_test=inputs[:20], y_test=labels[:20])
+    first = run(spec, tmp_path / "first", local=True, cache=tmp_path / "cache").runs()
+    np.savez(tmp_path / "rows.npz", x_train=-inputs, y_train=labels, x_test=inputs[:20], y_test=labels[:20])
+    second = run(spec, tmp_path / "second", local=True, cache_from=[tmp_path / "cache"]).runs()
+    assert list(first["run_key"]) == list(second["run_key"])
+    assert list(first["started_at"]) != list(second["started_at"])
+    assert f"{tmp_path}/rows.npz has changed" in caplog.text
+
+
+def test_a_run_is_taken_as_the_attempt_after_those_of_the_folder(cache: RunCache, tmp_path: Path) -> None:
+    failing = {**TRAINING, "name": "one"}
+    (tmp_path / "out").mkdir()
+    first = run(failing, tmp_path / "out", local=True).runs()
+    key = first["run_key"][0]
+    _fail(tmp_path / "out", key)
+    found = run(failing, tmp_path / "out", local=True, cache_from=[cache.folder.path]).runs()
+    assert list(found["attempt"]) == [2]
+    assert list(found["status"]) == ["COMPLETED"]
+    assert num_attempts(tmp_path / "out") == 2
+    # What was copied is whole by its own manifest, and can be added to a cache in its turn.
+    assert RunCache(tmp_path / "second").add(key, RunFolder(tmp_path / "out"))
+
+
+def _fail(folder: Path, key: str) -> None:
+    """Turns the only attempt of a folder into one that failed, without artifacts."""
+    cached = RunCache(folder).read(key)
+    assert cached is not None
+    shutil.rmtree(folder / "results")
+    shutil.rmtree(folder / "artifacts")
+    failed = replace(cached.attempt.run, status=Status.FAILED, error="RuntimeError: made up", artifact=None)
+    Store(RunFolder(folder)).write(failed, [], [])
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("a file")
+    assert run({**TRAINING, "name": "one"}, tmp_path / "out", local=True, cache=tmp_path / "cache").exit_code == 0
+    assert f"no more runs are added to the cache: {tmp_path}/cache" in caplog.text
+
+
+def test_the_command_lists_explains_verifies_and_prunes(
+    cache: RunCache, tmp_path: Path, pruneyard: Pruneyard
+) -> None:
+    place = str(cache.folder.path)
+    listed = json.loads(pruneyard("cache", "ls", place, "--json").out)
+    assert {entry["run_key"] for entry in listed} == cache.run_keys()
+    children = {entry["run_key"]: entry["parents"] for entry in listed if entry["kind"] == "calibrate"}
+    child, (parent,) = next(iter(children.items()))
+    told = pruneyard("cache", "explain", place, child[:8]).out
+    assert parent in told
+    assert '"name": "temperature"' in told
+    assert pruneyard("cache", "verify", place).code == 0
+
+    before = cache.run_keys()
+    assert "would remove" in pruneyard("cache", "prune", place, "--max-size", "0B", "--dry-run").out
+    assert cache.run_keys() == before
+    # As large as the networks and one calibration: a network is older than its calibration, but needed by it.
+    sizes = {entry["run_key"]: entry["size_bytes"] for entry in listed}
+    num_bytes = sum(sizes.values()) - 1
+    pruneyard("cache", "prune", place, "--max-size", f"{num_bytes}B")
+    assert len(before - cache.run_keys()) == 1
+    assert before - cache.run_keys() <= children.keys()
+    pruneyard("cache", "prune", place, "--older-than", "1h")
+    assert len(cache.run_keys()) == len(before) - 1
+    truncate(Path(place) / "artifacts" / parent)
+    assert pruneyard("cache", "verify", place).out.startswith("WRONG")
+    pruneyard("cache", "prune", place, "--max-size", "0B")
+    assert not cache.run_keys()
+
+
+def test_a_folder_that_is_no_cache_and_a_size_without_unit_are_refused(tmp_path: Path, pruneyard: Pruneyard) -> None:
+    assert "is no cache" in pruneyard("cache", "ls", str(tmp_path)).err
+    assert "must be a number with kB" in pruneyard("cache", "prune", str(tmp_path), "--max-size", "20").err
+
+
+def test_planning_finds_ten_thousand_entries_by_one_listing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "artifacts").mkdir()
+    for number in range(10_000):
+        (tmp_path / "artifacts" / f"{number:016x}").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert len(RunCache(tmp_path).run_keys()) == 10_000
+        assert run({**TRAINING, "name": "one"}, tmp_path / "out", local=True, cache_from=[tmp_path]).exit_code == 0
+    assert not caplog.records
