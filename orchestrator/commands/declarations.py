@@ -11,13 +11,12 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
+from pruneyard.orchestrator.commands.cache_verbs import cache_verbs
 from pruneyard.orchestrator.commands.options import (
     FILE,
     FOLDER,
-    AgeType,
     BatchSizes,
     NamedChoice,
-    SizeType,
     argument,
     cache_options,
     cluster_option,
@@ -350,37 +349,6 @@ def _doctor() -> click.Command:
     return _command("doctor", parameters, text)
 
 
-def _cache() -> click.Command:
-    key = argument("run_key", metavar="RUN_KEY")
-    dry_run = option("--dry-run", is_flag=True, help="Only list what would be removed.")
-    age = option("--older-than", type=AgeType(), metavar="AGE", help="Remove runs that ended longer ago, as in 90d, 12h or 4w.")
-    size = option("--max-size", type=SizeType(), metavar="SIZE", help="Remove the oldest until the rest is smaller, as in 20GB.")
-    folder = folder_argument
-    verbs = [
-        _action("cache", "ls", [folder(), json_option()], "List the finished runs in a cache, the newest first."),
-        _action("cache", "explain", [folder(), key], "Show what RUN_KEY, or the first 8 digits of it, is and rests on."),
-        _action("cache", "verify", [folder()], "Read every file of DIR against its digest; exit with 1 if one is damaged."),
-        _action(
-            "cache",
-            "prune",
-            [folder(), age, size, dry_run],
-            "Remove runs by age or size, but none that a kept run was made from.",
-        ),
-    ]
-    text = "List, explain, verify or prune a cache of finished runs, which `run --cache DIR` fills."
-    return click.Group("cache", commands={str(verb.name): verb for verb in verbs}, help=text)
-
-
-def _action(verb: str, name: str, parameters: Sequence[click.Parameter], help: str) -> click.Command:
-    """Returns a command that calls the function `name` of the verb's module."""
-
-    def call(**values: Any) -> int:
-        module = importlib.import_module(f"pruneyard.orchestrator.commands.{verb}")
-        return int(getattr(module, name)(**values))
-
-    return click.Command(name, params=list(parameters), callback=call, help=help)
-
-
 def _completion() -> click.Command:
     def call(shell: str) -> int:
         context = click.get_current_context()
@@ -417,6 +385,6 @@ _DECLARATIONS: dict[str, Callable[[], click.Command]] = {
     "kill": _kill,
     "manifest": _manifest,
     "doctor": _doctor,
-    "cache": _cache,
+    "cache": cache_verbs,
     "completion": _completion,
 }

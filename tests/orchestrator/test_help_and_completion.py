@@ -10,6 +10,8 @@ import pytest
 from in_process_command import Pruneyard
 
 from pruneyard.orchestrator.cli import VERBS
+from pruneyard.orchestrator.commands import cache
+from pruneyard.orchestrator.commands.cache_verbs import cache_verbs
 from pruneyard.orchestrator.commands.declarations import declared
 from pruneyard.orchestrator.commands.list import TOPICS
 from pruneyard.orchestrator.spec.packaged import packaged_specs
@@ -47,11 +49,17 @@ def test_the_help_of_all_verbs_loads_no_library_that_is_slow_to_import() -> None
     assert not set(done.stdout.splitlines()[-1].split()) & SLOW
 
 
-@each_case("verb", [verb for verb in VERBS if verb != "completion"])
+@each_case("verb", [verb for verb in VERBS if verb not in ("cache", "completion")])
 def test_a_verb_is_carried_out_with_the_values_that_it_declares(verb: str) -> None:
     execute = importlib.import_module(f"pruneyard.orchestrator.commands.{verb}").execute
     given = {parameter.name for parameter in declared(verb).params}
     assert given == set(inspect.signature(execute).parameters)
+
+
+def test_each_verb_of_caches_is_carried_out_with_the_values_that_it_declares() -> None:
+    for name, verb in cache_verbs().commands.items():
+        given = {parameter.name for parameter in verb.params}
+        assert given == set(inspect.signature(getattr(cache, name)).parameters), name
 
 
 def test_the_formats_of_tables_are_those_that_can_be_chosen() -> None:
