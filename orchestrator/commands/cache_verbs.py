@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from pruneyard.orchestrator.commands.options import AgeType, SizeType, argument, folder_argument, json_option, option
+from pruneyard.orchestrator.commands.options import (
+    AgeType,
+    SizeType,
+    argument,
+    folder_argument,
+    json_option,
+    option,
+)
 
 
 def cache_verbs() -> click.Group:
