@@ -3,6 +3,8 @@
 import math
 from collections.abc import Collection
 
+from pruneyard.reports import probe_glossary
+
 LARGER_IS_BETTER = {
     "accuracy": True,
     "robust_accuracy": True,
@@ -50,6 +52,7 @@ LARGER_IS_BETTER = {
     "ece_20": False,
     "ace_20": False,
     "eice": False,
+    **probe_glossary.LARGER_IS_BETTER,
 }
 
 FURTHER_MEASURES = ("ece_adaptive", "balanced_accuracy", "macro_f1", "accuracy_of_worst_class", "top5_accuracy")
@@ -76,6 +79,7 @@ _BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {
     "eice_released": (0.0, math.inf),
     "hlr": (-1.0, 1.0),
     "ior": (-1.0, 1.0),
+    **probe_glossary.BOUNDS,
 }
 
 METRICS = {
@@ -203,6 +207,7 @@ METRICS = {
     "interval_coverage": "Fraction of nodes whose label (1 for the minority) lies in their jackknife interval.",
     "interval_width": "Mean width of the nodes' jackknife intervals, clipped to [0, 1].",
     "accuracy_sd": "Standard deviation of accuracy over the networks trained on one synthetic set, if there are several.",
+    **probe_glossary.METRICS,
 }
 """Definition of every metric, by its name in the `metrics` table."""
 
@@ -281,6 +286,7 @@ TITLES = {
     "interval_width": "interval width",
     "accuracy_sd": "SD of accuracy",
     "explored": "explored weights",
+    **probe_glossary.TITLES,
 }
 """Display name of every metric, as tables and figures print it."""
 

@@ -17,6 +17,7 @@ from pruneyard.reports.further_table import further_table
 from pruneyard.reports.gallery import gallery
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
+from pruneyard.reports.probe_tables import probe_measures, probe_tables
 from pruneyard.reports.records import Status
 from pruneyard.reports.run_data import run_data
 from pruneyard.reports.study import Study
@@ -74,11 +75,14 @@ def render(study: Study) -> str:
         failures=tables.failures(study)[: tables.MAX_FAILURES],
         claims=claims_section(study),
         trust=trust,
+        probes=probe_tables(study),
         figures=drawn,
         gallery=gallery(study),
         symbols=palette.SYMBOLS,
         specs=[(str(folder.spec), text) for folder in study.folders if (text := _spec(folder))],
-        terms=glossary.terms([*study.measures, *(calibration_measures(study) if trust else [])], set(study.cells["kind"])),
+        terms=glossary.terms(
+            [*study.measures, *(calibration_measures(study) if trust else []), *probe_measures(study)], set(study.cells["kind"])
+        ),
         run_data=embeddable_json(run_data(study)),
         bundle=script_bundle() if has_charts else "",
     )

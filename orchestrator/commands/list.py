@@ -55,6 +55,7 @@ def _metrics() -> Iterator[Entry]:
     )
     from pruneyard.workloads.metrics.detection import CORRECT_RATE_METRICS, DETECTION_METRICS
     from pruneyard.workloads.nodes.rare_metrics import RARE_METRICS
+    from pruneyard.workloads.probe.metric_names import PROBE_METRICS
 
     for name, summary in (STANDARD_METRICS | MANY_CLASSES_METRICS).items():
         yield Entry(name=name, kind="metric", summary=summary, reference="val, calib and test")
@@ -78,6 +79,8 @@ def _metrics() -> Iterator[Entry]:
         yield Entry(name=name, kind="metric", summary=summary, reference="ood: test against unknowns")
     for name, summary in CORRECT_RATE_METRICS.items():
         yield Entry(name=name, kind="metric", summary=summary, reference="ood, of calibrate jobs")
+    for name, summary in PROBE_METRICS.items():
+        yield Entry(name=name, kind="metric", summary=summary, reference="probe jobs")
 
 
 def _specs() -> Iterator[Entry]:

@@ -17,6 +17,7 @@ from pruneyard.workloads.metrics.classification import (
 from pruneyard.workloads.metrics.detection import CORRECT_RATE_METRICS, DETECTION_METRICS
 from pruneyard.workloads.nodes.rare_metrics import RARE_METRICS
 from pruneyard.workloads.plugins import describe
+from pruneyard.workloads.probe.metric_names import PROBE_METRICS
 
 LISTED = (
     STANDARD_METRICS
@@ -39,6 +40,8 @@ def test_list_names_every_metric_of_calibration_and_detection_once() -> None:
 
 
 def test_the_page_explains_what_is_listed_and_knows_what_values_it_can_have() -> None:
+    for name in PROBE_METRICS:
+        assert term_of(name) in METRICS
     for name in LISTED:
         assert term_of(name) in METRICS
         low, _ = bounds(f"test/{name}")

@@ -25,6 +25,7 @@ FAMILIES = {
     "nodes.splits": "pruneyard.workloads.nodes.splitting.NodeSplitter",
     "objectives": "pruneyard.workloads.interfaces.Objective",
     "optimizers": "pruneyard.workloads.interfaces.OptimizerBuilder",
+    "probe.methods": "pruneyard.workloads.probe.probe.Probe",
     "schedules": "pruneyard.workloads.interfaces.RateSchedule",
     "sparse.methods": "pruneyard.workloads.training.mask_updater.MaskUpdater",
     "sparse.patterns": "pruneyard.workloads.sparse.pattern.Pattern",

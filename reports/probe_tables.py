@@ -1,0 +1,58 @@
+"""The page's tables of probes: what was measured on finished networks, one table for each probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pruneyard.reports import formats, summary
+from pruneyard.reports.glossary import measure_title
+from pruneyard.reports.study import Study
+from pruneyard.reports.tables import MAX_ROWS, Table, Value, label_headers, label_values
+
+PROBE = "probe"
+"""The kind of runs that probe earlier runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeTable:
+    """The table of one probe: a row per setting of the probed runs and a column per measure. Nothing is ranked."""
+
+    name: str
+    table: Table
+
+
+def probe_tables(study: Study) -> list[ProbeTable]:
+    """Returns a table for every probe that recorded something."""
+    cells = study.cells[study.cells["kind"] == PROBE]
+    found = [(name, _measures(study, name)) for name in dict.fromkeys(cells["method"])]
+    return [
+        ProbeTable(name=name, table=_table(study, cells[cells["method"] == name].head(MAX_ROWS), measures))
+        for name, measures in found
+        if measures
+    ]
+
+
+def probe_measures(study: Study) -> list[str]:
+    """Returns the measures of the tables of all probes."""
+    runs = study.labelled[study.labelled["kind"] == PROBE]
+    return [measure for name in dict.fromkeys(runs["method"]) for measure in _measures(study, name)]
+
+
+def _measures(study: Study, name: str) -> list[str]:
+    """Returns the measures of one probe by name, without those of a part, such as one corruption (`shift.fog/accuracy`)."""
+    runs = study.labelled[(study.labelled["kind"] == PROBE) & (study.labelled["method"] == name)]
+    found = study.finals.loc[study.finals["run_key"].isin(runs["run_key"]), "measure"]
+    return sorted(measure for measure in set(found) if "." not in measure.partition("/")[0])
+
+
+def _table(study: Study, cells: pd.DataFrame, measures: list[str]) -> Table:
+    values = summary.cell_table(study.labelled, study.finals, measures).set_index("cell").loc[cells["cell"]]
+    columns = label_values(study, cells)
+    for measure in measures:
+        numbers = zip(values[measure], values[f"{measure}_low"], values[f"{measure}_high"], strict=True)
+        estimates = [formats.estimate(mean, low, high) for mean, low, high in numbers]
+        columns.append([Value(text=text, half=half) for text, half in estimates])
+    headers = [*label_headers(study), *map(measure_title, measures)]
+    return Table(headers=headers, num_labels=len(label_headers(study)), rows=list(zip(*columns, strict=True)))

@@ -1,0 +1,1 @@
+"""Jobs of kind `probe`: they measure the networks of finished runs, one or several together."""
