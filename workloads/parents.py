@@ -51,6 +51,7 @@ class FinishedRun:
     num_extra: outputs beyond the classes, the last columns of its logits.
     data_fingerprint: finds the fingerprint of the data that its source rests on; None if it is not known.
     tensors: readers of the safetensors files of its artifact, by file name.
+    initial_weights: reads the parameters and buffers that its training started from; None if they were random.
     """
 
     run_key: str
@@ -62,6 +63,7 @@ class FinishedRun:
     source: Callable[[], Source]
     data_fingerprint: Callable[[], str | None]
     tensors: Mapping[str, Callable[[], Mapping[str, "Tensor"]]] = field(default_factory=dict)
+    initial_weights: Callable[[], Mapping[str, "Tensor"] | None] = lambda: None
 
     def training_data(self, load_data: Callable[[Source], Dataset]) -> Dataset:
         """Returns the data that the run was trained on. Raises `ValueError` if the data has changed since."""

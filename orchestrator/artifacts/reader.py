@@ -28,6 +28,7 @@ from pruneyard.workloads.masks import stored_weights
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
 from pruneyard.workloads.parents import FinishedRun, Predictions
 from pruneyard.workloads.plugins import UnknownPluginError, find_job
+from pruneyard.workloads.training.initial_weights import InitialWeights
 
 _OUTPUTS = "classifier.weight"  # every model calls its last layer so
 
@@ -52,6 +53,7 @@ def open_run(artifact: str) -> FinishedRun:
             for name in manifest.get("files", ())
             if name.endswith(".safetensors")
         },
+        initial_weights=partial(_initial_weights, folder, manifest),
     )
 
 
@@ -165,11 +167,25 @@ def _data_fingerprint(artifact: Location, manifest: dict[str, Any]) -> str | Non
     return recorded_fingerprint(recorded, _located_source(artifact, manifest))
 
 
+def _initial_weights(artifact: Location, manifest: dict[str, Any]) -> Mapping[str, Tensor] | None:
+    """Returns what the training of the run started from; None for random weights, and for jobs that train no network."""
+    initial = getattr(_job(manifest), "initial", None)
+    if not isinstance(initial, InitialWeights) or not initial.is_given:
+        return None
+    located_initial: InitialWeights = locate_upstream(initial, RunFolder(artifact.parent.parent))
+    return located_initial.read()
+
+
 def _source(manifest: dict[str, Any]) -> Source:
     """Returns the data source that the run was trained on. Raises `ValueError` if this version cannot decode its spec."""
+    source: Source = _job(manifest).data
+    return source
+
+
+def _job(manifest: dict[str, Any]) -> Any:
+    """Returns the job of the run. Raises `ValueError` if this version cannot decode its spec."""
     log = ProblemLog()
     job = decode(find_job(manifest["kind"]), manifest["spec"], "", log)
     if job is None:
         raise ValueError("; ".join(f"{problem.key}: {problem.message}" for problem in log.problems))
-    source: Source = job.data
-    return source
+    return job

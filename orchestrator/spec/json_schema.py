@@ -98,7 +98,7 @@ def table_schema(cls: type[Any], *, within: frozenset[str] = frozenset()) -> dic
 _REFERENCE_PATTERN = "[:@]"  # no plug-in has such a name
 _REFERENCE: dict[str, Any] = {
     "from": {"type": "string", "description": "an earlier stage, or a folder of results"},
-    "over": {"enum": list(GROUP_BY), "description": "group runs: those that differ only in their seed, or all"},
+    "over": {"enum": list(GROUP_BY), "description": "group runs by all but their seed, also by what they come from, or together"},
     "where": {"type": "object", "description": "keep the runs that have these values at these dotted keys"},
 }
 

@@ -1,9 +1,10 @@
 """Resolves references to earlier runs: `from: STAGE` of the same spec, or `from: FOLDER` of finished results.
 
 A table with `from` becomes a table with `runs`, a list of run keys. There is one job for each run; with `over: seed` one for
-each group of runs that differ only in their seed; with `over: all` one for all runs. `where` keeps the runs whose spec has the
-given values at the given dotted keys. Two equal references in a job mean the same run. A spec without `seeds` takes the seed
-of the run.
+each group of runs that differ only in their seed, or in the seeds of what they come from; with `over: siblings` one for each
+group that differ only in their own seed, and so come from the same runs; with `over: all` one for all runs. `where` keeps the
+runs whose spec has the given values at the given dotted keys. Two equal references in a job mean the same run. A spec without
+`seeds` takes the seed of the run, or of the run that siblings come from.
 """
 
 import itertools
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-GROUP_BY = ("seed", "all")
+GROUP_BY = ("seed", "all", "siblings")
 SYNTHETIC = "synthetic"  # the data source that a reference in place of a data set stands for
 
 
@@ -48,6 +49,7 @@ class Parent:
 
     described: its columns data, model, method, density and ipc. data: the hashes of the data that it was computed on, if it is
     finished; see `data_record.content_of`. lacks: splits of which it will have no predictions, if it is not finished.
+    parents: keys of the runs that it consumes itself.
     """
 
     run_key: str
@@ -58,6 +60,7 @@ class Parent:
     described: Mapping[str, Any]
     data: Mapping[str, str] = field(default_factory=dict)
     lacks: frozenset[str] = frozenset()
+    parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,7 @@ def parent_of_job(job: "Job") -> Parent:
         identity=job.identity,
         described=job.described,
         lacks=lacked_splits(job.workload),
+        parents=job.parents,
     )
 
 
@@ -105,6 +109,7 @@ def finished_runs(folder: Location) -> list[Parent]:
             identity=json.loads(row["identity_json"] or row["spec_json"]),
             described={name: row[name] for name in ("data", "model", "method", "density", "ipc")},
             data=content_of(record),
+            parents=tuple(filter(None, (row["parent_key"] or "").split(","))),
         )
         for row, record in zip(rows, records, strict=True)
         if row["status"] == Status.COMPLETED.value
@@ -120,6 +125,7 @@ class UpstreamRuns:
     def __init__(self, stages: Mapping[str, Sequence[Parent]], refused: Mapping[str, str] | None = None) -> None:
         self._stages, self._refused = stages, refused or {}
         self._folders: dict[str, list[Parent]] = {}
+        self._known = {run.run_key: run for runs in stages.values() for run in runs}
         self._warned: set[str] = set()
 
     def groups(self, table: Mapping[str, Any], key: str, splits: Sequence[str] = ()) -> list[tuple[Parent, ...]]:
@@ -128,7 +134,7 @@ class UpstreamRuns:
         splits: those of which a run must have predictions; runs without are left out, which is logged.
         """
         if "from" not in table:
-            named, listed = self._runs_by_key(table, key), " and ".join(splits)
+            named, listed = self.runs_by_key(table, key), " and ".join(splits)
             if splits and self._predicted(named, splits, table.get("folder"), f"{key}.runs") != list(named):
                 raise ChainError(f"{key}.runs", f"is {short_json(table['runs'])}; each must have predictions of {listed}")
             return [named]
@@ -141,9 +147,18 @@ class UpstreamRuns:
             return [_on_same_data(found, f"{key}.over")]
         grouped: dict[str, list[Parent]] = {}
         for parent in found:
-            group_key = parent.run_key if over is None else canonical([parent.kind, _without_seed(parent.identity)])
+            # `identity` describes what the run comes from, and `resolved` names it.
+            tables = parent.resolved if over == "siblings" else parent.identity
+            group_key = parent.run_key if over is None else canonical([parent.kind, _without_seed(tables)])
             grouped.setdefault(group_key, []).append(parent)
         return [_on_same_data(group, f"{key}.over") for group in grouped.values()]
+
+    def seed_of(self, group: Sequence[Parent], over: Any) -> int | None:
+        """Returns the seed of a single run, or of the first run that siblings come from; None for other groups."""
+        origin = self._known.get(group[0].parents[0]) if over == "siblings" and group[0].parents else None
+        if origin is not None:
+            return origin.seed
+        return group[0].seed if len(group) == 1 else None
 
     def _predicted(self, found: Sequence[Parent], splits: Sequence[str], folder: str | None, key: str) -> list[Parent]:
         """Returns those runs that have predictions of all splits; logs which are left out. Raises `ChainError` if all are."""
@@ -166,8 +181,8 @@ class UpstreamRuns:
         source = table.get("from")
         return None if source is None or source in self._stages else source
 
-    def _runs_by_key(self, table: Mapping[str, Any], key: str) -> tuple[Parent, ...]:
-        """Returns the runs of a table that lists run keys."""
+    def runs_by_key(self, table: Mapping[str, Any], key: str) -> tuple[Parent, ...]:
+        """Returns the runs of a table that lists run keys. Raises `ChainError` for a key that is not known."""
         folder, keys = table.get("folder"), table["runs"]
         known = self._in_folder(folder, f"{key}.folder") if folder else [p for found in self._stages.values() for p in found]
         by_key = {parent.run_key: parent for parent in known}
@@ -195,6 +210,7 @@ class UpstreamRuns:
     def _in_folder(self, source: str, key: str) -> list[Parent]:
         if source not in self._folders:
             self._folders[source] = finished_runs(_locate_folder(source, key))
+            self._known |= {run.run_key: run for run in self._folders[source]}
         if not self._folders[source]:
             raise ChainError(key, f"is {short_json(source)}, which holds no finished run")
         return self._folders[source]
@@ -273,31 +289,33 @@ def resolve_references(
 
     splits: those of which the runs of a reference must have predictions, by its key.
     """
-    references = dict(_find_references(tables, ""))
+    references = dict(find_references(tables, ""))
     if not references:
         yield ResolvedTables(tables=tables, parents=(), seed=None)
         return
     reference_ids = {key: canonical([table.get(n) for n in (*REFERENCE, "runs")]) for key, table in references.items()}
     groups = {reference_ids[key]: earlier.groups(table, key, (splits or {}).get(key, ())) for key, table in references.items()}
+    first = next(iter(references.values()))
     # Over the ids of references and not over their places, so that equal references mean the same run.
     for choice in itertools.product(*groups.values()):
         chosen = dict(zip(groups, choice, strict=True))
         yield ResolvedTables(
             tables=_replace_references(tables, "", {key: chosen[reference_ids[key]] for key in references}, earlier),
             parents=tuple({p.run_key: p for group in choice for p in group}.values()),
-            seed=choice[0][0].seed if len(choice[0]) == 1 else None,
+            seed=earlier.seed_of(choice[0], first.get("over")),
         )
 
 
-def _find_references(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def find_references(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields dotted key and table of every reference to earlier runs in tables at `key`."""
     if is_reference(value):
         yield key, value
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _find_references(item, join_keys(key, name))
+            yield from find_references(item, join_keys(key, name))
     elif isinstance(value, list):
         for place, item in enumerate(value):
-            yield from _find_references(item, f"{key}[{place}]")
+            yield from find_references(item, f"{key}[{place}]")
 
 
 def _replace_references(value: Any, key: str, chosen: Mapping[str, Sequence[Parent]], earlier: UpstreamRuns) -> Any:

@@ -15,6 +15,7 @@ from pruneyard.orchestrator.spec.codec import (
     short_json,
 )
 from pruneyard.orchestrator.spec.combination import check_combination, check_steps
+from pruneyard.orchestrator.spec.data_of_runs import with_data_of_runs
 from pruneyard.orchestrator.spec.description import describe_job
 from pruneyard.orchestrator.spec.grid import Axis, Point, expand, known_keys
 from pruneyard.orchestrator.spec.job import MAX_JOBS, Job
@@ -314,7 +315,9 @@ class StageValidator:
     def _resolve(self, point: Point) -> list[ResolvedTables]:
         try:
             needed = getattr(self.job_class, "splits_of_inputs", None)
-            resolved = resolve_references(point.tables, self.earlier, needed(point.tables) if needed else {})
+            resolved = list(resolve_references(point.tables, self.earlier, needed(point.tables) if needed else {}))
+            if (key := getattr(self.job_class, "data_of", None)) is not None:
+                resolved = [with_data_of_runs(found, point.tables, key, self.earlier) for found in resolved]
             # A file of outputs of several models makes a job for each.
             separate = getattr(self.job_class, "tables_of_jobs", lambda tables: [tables])
             return [replace(found, tables=tables) for found in resolved for tables in separate(found.tables)]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pruneyard.workloads.data.artifact_file import locate_artifact_file, resolve_digest
 from pruneyard.workloads.data.dataset import Dataset
@@ -81,6 +81,11 @@ class InitialWeights:
             shapes = planned_shapes(parent.workload, parent.data)
             if shapes is not None:
                 self._names_to_read(own, shapes, f"run {run}")
+
+    def read(self) -> dict[str, Tensor]:
+        """Returns the stored parameters and buffers in their dense shapes by name, without those that are reset."""
+        tensors, _ = decode(safetensors.torch.load_file(self._located()))
+        return {name: tensor for name, tensor in tensors.items() if not self._is_reset(name)}
 
     def load_into(self, network: nn.Module) -> None:
         """Copies the weights into a network. Raises `ValueError` if they do not fit, or are not finite."""

@@ -17,6 +17,7 @@ FAMILIES = {
     "distill.methods": "pruneyard.workloads.distill.distiller.Distiller",
     "features.methods": "pruneyard.workloads.features.ranker.FeatureRanker",
     "gradients": "pruneyard.workloads.interfaces.GradientRule",
+    "merge.methods": "pruneyard.workloads.merge.merger.Merger",
     "models": "pruneyard.workloads.networks.builder.ModelBuilder",
     "nodes.methods": "pruneyard.workloads.nodes.node_method.NodeMethod",
     "nodes.models": "pruneyard.workloads.nodes.node_network.NodeModel",

@@ -1,0 +1,1 @@
+"""Plug-ins that merge finished runs, one per file."""
