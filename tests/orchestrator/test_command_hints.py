@@ -23,7 +23,7 @@ budget: {steps: 4, batch_size: 16}
 seeds: 2
 """
 
-KINDS = "it must be one of calibrate, distill, features, function, merge, nodes, sparse"
+KINDS = "it must be one of calibrate, distill, features, function, merge, nodes, probe, sparse"
 DISTIL = {"name": "d", "kind": "distill", "data": "digits", "method": {"name": "dc", "ipc": 1}}
 
 
