@@ -188,7 +188,8 @@ def test_a_folder_does_not_hide_the_packaged_spec_of_its_name(
             "kind: sprase",
             2,
             "kind",
-            'is "sprase"; it must be one of calibrate, distill, features, function, merge, nodes, probe, sparse; did you mean sparse?',
+            'is "sprase"; it must be one of calibrate, distill, features, function, merge, nodes, probe, sparse; '
+            "did you mean sparse?",
         ),
         ("name: small", "name: a/b", 1, "name", 'is "a/b"; it must consist of letters'),
         ("name: small", "name: ..", 1, "name", "the first a letter or digit"),

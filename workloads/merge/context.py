@@ -33,6 +33,7 @@ class MergeContext:
     given_start: the start that the spec names; empty if it names none.
     stop_if_asked: raises `InterruptedJobError` if the job is to stop; called before every forward pass.
     flops: of the forward and backward passes on training rows so far; evaluations are not counted.
+    known_logits: those of members that were computed before, by run key and split.
     """
 
     members: Sequence[Member]
@@ -124,7 +125,8 @@ class MergeContext:
         """Returns the logits (B, K) of the network with these weights in evaluation mode, differentiable by the weights."""
         self.stop_if_asked()
         self.flops += 3 * len(images) * self.members[0].network.forward_flops
-        return functional_call(self.network, dict(weights), (images,))  # type: ignore[no-any-return]
+        on_device = {name: tensor.to(self.device) for name, tensor in weights.items()}
+        return functional_call(self.network, on_device, (images,))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def refreshed(self, weights: Tensors) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ interchangeable if they stand in the same layers, equally often; a block is a se
 Reference: Ainsworth, Hayase and Srinivasa 2022, Git Re-Basin: Merging Models modulo Permutation Symmetries (arXiv:2209.04836)
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -152,4 +153,4 @@ def inner_product(one: Tensors, other: Tensors, block: Block) -> float:
 
 def distance(one: Tensors, other: Tensors, names: Sequence[str]) -> float:
     """Returns the Euclidean distance of two networks over the named tensors."""
-    return float(sum((one[name].double() - other[name].double()).square().sum() for name in names)) ** 0.5
+    return math.sqrt(sum(float((one[name].double() - other[name].double()).square().sum()) for name in names))

@@ -76,4 +76,5 @@ def projected(update: Tensor, merged: Tensor, energy: float) -> Tensor:
     shares = squares.cumsum(0) / squares.sum()
     rank = min(int((shares < energy).sum()) + 1, len(values))
     left, right = left[:, :rank], right[:rank]
-    return update - left @ (left.T @ update @ right.T) @ right
+    remaining: Tensor = update - left @ (left.T @ update @ right.T) @ right
+    return remaining
