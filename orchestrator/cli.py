@@ -23,6 +23,7 @@ VERBS = {
     "resume": "Resume a folder of results where it stopped.",
     "retry": "Run a folder's failed and interrupted jobs again.",
     "report": "Render folders of results as one HTML page.",
+    "watch": "Serve the page on this machine, updating while a study runs.",
     "compare": "Compare all settings with a baseline, paired by seed; gates for CI.",
     "figure": "Write one chart as SVG, PDF or PNG.",
     "export": "Print tables as CSV, Markdown or LaTeX, or write a finished network to a file.",

@@ -37,8 +37,8 @@ def write_page(folders: Sequence[Location], out: Location) -> Location:
     return out
 
 
-def render(study: Study) -> str:
-    """Returns the page as text."""
+def render(study: Study, *, live: str = "") -> str:
+    """Returns the page as text. live: the version of the results, for a page that is served and follows them."""
     environment = Environment(
         loader=PackageLoader("pruneyard.reports"),
         autoescape=True,
@@ -48,7 +48,7 @@ def render(study: Study) -> str:
     )
     if study.labelled.empty:
         return environment.get_template("empty.html").render(
-            folders=[folder.path for folder in study.folders], num_planned=len(study.planned or ())
+            folders=[folder.path for folder in study.folders], num_planned=len(study.planned or ()), live=live
         )
     compared = comparisons(study)
     # Checking every part of a chart against the schema takes a fifth of a page's time; tests/reports/test_page.py does it.
@@ -59,6 +59,7 @@ def render(study: Study) -> str:
     has_charts = any(figure.panels for figure in [*drawn, *(each for part in trust for each in part.figures)])
     statuses = study.labelled["status"].value_counts()
     return environment.get_template("page.html").render(
+        live=live,
         title=", ".join(dict.fromkeys(study.labelled["study"])),
         headline=prose.headline(study, compared),
         comparisons=compared,

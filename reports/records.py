@@ -222,6 +222,13 @@ TABLES: dict[str, tuple[type[Any], ...]] = {
 }
 """Record classes by table; their fields, in order, are its columns."""
 
+LEFT_OUT_OF_FINAL = ("error", "identity_json", "data_read")
+"""Columns of `runs` that the view `final` does not have."""
+_FINAL = (
+    "A view for people: one row per run, its newest attempt, in the one file `results/final/final.parquet`. It is written again "
+    "when a study ends, from `runs` and `metrics`, and pruneyard never reads it: while a study runs it may be older than these."
+)
+
 
 @cache
 def schema(table: str) -> pa.Schema:
@@ -250,6 +257,12 @@ def schema_markdown() -> str:
         parts.append("| column | type | null | meaning |\n|---|---|---|---|")
         parts.extend(_markdown_row(field) for field in schema(table))
         parts.append("")
+    parts.append(f"## final\n\n{_FINAL}\n")
+    parts.append("| column | type | null | meaning |\n|---|---|---|---|")
+    parts.extend(_markdown_row(field) for field in schema("runs") if field.name not in LEFT_OUT_OF_FINAL)
+    parts.append("| a dotted spec key | bool, double or string | yes | a setting in which runs differ; string for mixed values |")
+    parts.append("| `split/name` | double | yes | a metric at its last step, such as `test/accuracy` |")
+    parts.append("")
     return "\n".join(parts)
 
 

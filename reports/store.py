@@ -111,12 +111,16 @@ class Store:
         return dict(zip(keys, data_records(*columns), strict=True))
 
     def compact(self) -> None:
-        """Merges small files into files of about a hundred attempts. It is safe to repeat or to kill."""
+        """Merges small files into files of about a hundred attempts, and writes the view `final`. Safe to repeat or to kill."""
+        # Here, because it loads pandas, which other users of the store do without.
+        from pruneyard.reports.final_table import write_final_table
+
         for name in _TABLES:
             parts, _ = self._parts(name)
             small = [part for part in parts if len(part.units) < _ATTEMPTS_PER_FILE // 2]
             for group in _groups(small):
                 self._merge(name, group)
+        write_final_table(self.folder, self.runs(), self.metrics())
 
     def _merge(self, name: str, parts: Sequence[Part]) -> None:
         units = sorted(_covered(parts))

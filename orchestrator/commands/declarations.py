@@ -118,6 +118,19 @@ def _report() -> click.Command:
     return _command("report", [folders, out], "Render the results of one or more folders as one self-contained HTML page.")
 
 
+def _watch() -> click.Command:
+    parameters = [
+        argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER),
+        option("--port", type=click.IntRange(0, 65535), default=0, help="A port of this machine [default: any free one]."),
+        option("--once-done", is_flag=True, help="End by itself when no planned run is missing or interrupted."),
+    ]
+    text = """Serve the page of DIR on 127.0.0.1, and print its address, which has a secret token.
+
+    An open page updates while a study runs. Nothing is rendered while no page is open or nothing is new.
+    """
+    return _command("watch", parameters, text)
+
+
 def _compare() -> click.Command:
     parameters = [
         argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER),
@@ -371,6 +384,7 @@ _DECLARATIONS: dict[str, Callable[[], click.Command]] = {
     "resume": _resume,
     "retry": _retry,
     "report": _report,
+    "watch": _watch,
     "compare": _compare,
     "figure": _figure,
     "export": _export,

@@ -25,7 +25,6 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
 )
 
 OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
@@ -39,17 +38,19 @@ MARKS = [
 
 
 @contextmanager
-def open_browser(profile: Path, *, scripts: bool = True):
-    """Starts a fresh Chromium that records its console and every request, and reaches no network."""
+def open_browser(profile: Path, *, scripts: bool = True, online: bool = False):
+    """Starts a fresh Chromium that records its console and every request, and reaches no network; online: only this machine."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+    hosts = "MAP * ~NOTFOUND" + (", EXCLUDE 127.0.0.1" if online else "")
+    for flag in (*FLAGS, f"--host-resolver-rules={hosts}", f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
     try:
         browser.execute_cdp_cmd("Network.enable", {})
-        browser.execute_cdp_cmd("Network.emulateNetworkConditions", OFFLINE)
+        if not online:
+            browser.execute_cdp_cmd("Network.emulateNetworkConditions", OFFLINE)
         if not scripts:
             browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
         yield browser

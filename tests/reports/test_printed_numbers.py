@@ -1,0 +1,158 @@
+"""The numbers that a page prints, computed again from the Parquet files by plain loops and SciPy, without the code of reports."""
+
+import json
+import math
+import re
+import statistics
+from html.parser import HTMLParser
+
+import pyarrow.parquet as pq
+import pytest
+from made_up_study import write_study
+from scipy import stats
+
+from pruneyard.reports.page import write_page
+
+FACTORS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "s": 1.0, "min": 60.0, "x": 1.0}
+
+
+class Tables(HTMLParser):
+    """Collects the texts of all cells by the heading above their table, and the data of the drawer."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.heading, self.runs = {}, "", None
+        self.inside = None
+
+    def handle_starttag(self, tag, attrs):
+        if tag in ("h2", "th", "td"):
+            self.inside = tag
+            self.text = ""
+        elif tag == "tr":
+            self.found.setdefault(self.heading, []).append([])
+        elif tag == "script" and dict(attrs).get("id") == "run-data":
+            self.inside = "data"
+
+    def handle_endtag(self, tag):
+        if tag == "h2":
+            self.heading = self.text
+        elif tag in ("th", "td") and self.inside == tag:
+            self.found[self.heading][-1].append(self.text)
+        if tag in ("h2", "th", "td"):
+            self.inside = None
+
+    def handle_data(self, data):
+        if self.inside == "data":
+            self.runs, self.inside = json.loads(data), None
+        elif self.inside:
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("study") / "out", densities=(0.2, 0.05), evaluations=4, troubles=False)
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    reader = Tables()
+    reader.feed(write_page([folder], folder / "report.html").read_text(encoding="utf-8"))
+    return reader
+
+
+@pytest.fixture(scope="module")
+def rows(folder):
+    """Returns the completed runs, each with its last values by `split/name`."""
+    runs = {row["run_key"]: row for row in pq.read_table(folder / "results" / "runs").to_pylist()}
+    last = {}
+    for row in pq.read_table(folder / "results" / "metrics").to_pylist():
+        key = (row["run_key"], f"{row['split']}/{row['name']}")
+        if key not in last or row["step"] > last[key][0]:
+            last[key] = (row["step"], row["value"])
+    for (key, measure), (_, value) in last.items():
+        runs[key][measure] = value
+    return [row for row in runs.values() if row["status"] == "COMPLETED"]
+
+
+def table(page, heading):
+    header, *rows = page.found[heading]
+    return [dict(zip(header, row, strict=False)) for row in rows if len(row) == len(header)]
+
+
+def agrees(text, value):
+    """Returns whether a printed number is the value, rounded to the digits that are printed."""
+    printed, unit = re.fullmatch(r"(-?[\d,]*\.?\d+(?:e-?\d+)?) ?(\w*)", text).groups()
+    factor = FACTORS.get(unit, 1.0)
+    mantissa, _, exponent = printed.partition("e")
+    step = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+    return abs(float(printed.replace(",", "")) * factor - value) <= 0.5001 * step * factor + 1e-12
+
+
+def estimate(values):
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values), half
+
+
+def of(rows, method, density):
+    found = [row for row in rows if (row["method"], row["density"]) == (method, float(density))]
+    return sorted(found, key=lambda row: row["seed"])
+
+
+def test_every_number_of_the_summary(page, rows):
+    measures = {"test accuracy": "test/accuracy", "test NLL": "test/nll", "test ECE": "test/ece"}
+    costs = {"active parameters": "num_active", "training FLOPs": "train_flops", "training time": "train_s"}
+    checked = 0
+    for line in table(page, "Summary")[:7]:
+        own = of(rows, line["method"], line["density"])
+        assert int(line["seeds"]) == len(own)
+        for title, measure in measures.items():
+            if title in line:
+                mean, half = estimate([row[measure] for row in own])
+                printed = line[title].split(" ± ")
+                assert agrees(printed[0], mean), (line, title, mean)
+                assert agrees(printed[1], half), (line, title, half)
+                checked += 2
+        for title, column in costs.items():
+            printed = line[title]
+            value = statistics.fmean(row[column] for row in own)
+            number, _, unit = printed.partition(" ")
+            assert float(number) * FACTORS.get(unit, 1.0) == pytest.approx(value, rel=0.005)
+            checked += 1
+    assert checked >= 7 * 7
+
+
+def test_every_number_of_the_comparison(page, rows):
+    lines = table(page, "Compared with static")
+    p_values = []
+    for line in lines:
+        sides = [re.fullmatch(r"(\w+) · density (.*)", line[side]).groups() for side in ("setting", "baseline")]
+        ours, theirs = ([row["test/accuracy"] for row in of(rows, *side)] for side in sides)
+        mean, half = estimate([one - other for one, other in zip(ours, theirs, strict=True)])
+        printed = line["difference"].split(" ± ")
+        assert agrees(printed[0], mean)
+        assert agrees(printed[1], half)
+        won = sum(one > other for one, other in zip(ours, theirs, strict=True))
+        assert line["seeds won"] == f"{won} of {len(ours)}"
+        p_values.append(stats.ttest_rel(ours, theirs).pvalue)
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected, largest = {}, 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    assert len(lines) == 4
+    for place, line in enumerate(lines):
+        assert float(line["p"]) == pytest.approx(corrected[place], rel=0.05)
+
+
+def test_every_value_of_the_drawer(page, rows):
+    data = page.runs
+    titles = {"test accuracy": "test/accuracy", "val accuracy": "val/accuracy", "test ECE": "test/ece"}
+    by_key = {row["run_key"]: row for row in rows}
+    checked = 0
+    for place, key in enumerate(data["columns"]["run_key"]):
+        for title, measure in titles.items():
+            if key in by_key and title in data["measures"]:
+                value = data["values"][data["measures"].index(title)][place]
+                assert value == pytest.approx(by_key[key][measure], rel=1e-5)
+                checked += 1
+    assert checked >= 2 * len(rows)
