@@ -203,7 +203,7 @@ def runs_table(study: Study) -> Table:
         rows.append([Value(text=text) for text in texts])
     shown = [measure_title(measure) for measure in measures]
     headers = ["setting", "seed", "run key", "status", *shown, "wall time", "device", "started (UTC)"]
-    return Table(headers=headers, num_labels=1, rows=rows, name="runs")
+    return Table(headers=headers, num_labels=1, rows=rows, name="runs", texts=(2, 3, len(headers) - 2, len(headers) - 1))
 
 
 def failures(study: Study) -> list[Failure]:

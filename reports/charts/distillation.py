@@ -187,7 +187,7 @@ def _chart(points: pd.DataFrame, *, measure: str, styles: marks.Styles, x: str) 
     # A minimised loss may span decades; an accuracy keeps to its possible values on a linear axis.
     if not measure.startswith("train/"):
         domain = marks.domain(measure, points.assign(mean=points["value"], low=points["value"], high=points["value"]))
-        scale, axis = alt.Scale(domain=list(domain), nice=False), alt.Axis(format="~g", tickCount=5)
+        scale, axis = alt.Scale(domain=list(domain), nice=False), alt.Axis(format=marks.distinct_ticks(*domain), tickCount=5)
     up = alt.Y("value:Q", title=measure_title(measure), scale=scale, axis=axis)
     seeds = alt.Chart(marks.rows(points, _COLUMNS)).encode(x=across, y=up, color=marks.color(styles, "series"))
     # Joined in the order of steps; Vega-Lite would sort by x.

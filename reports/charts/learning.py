@@ -134,7 +134,7 @@ def _chart(
     axis = (
         alt.Axis(format="~g", values=marks.log_ticks(*domain))
         if is_log
-        else alt.Axis(format="~g", tickCount=5)
+        else alt.Axis(format=marks.distinct_ticks(*domain), tickCount=5)
     )
     up = alt.Y("mean:Q", title=measure_title(measure), scale=scale, axis=axis)
     ticks = alt.Axis(tickCount=5, tickMinStep=1) if unit == "iteration" else alt.Axis(tickCount=5)

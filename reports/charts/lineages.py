@@ -82,7 +82,7 @@ def _plot(study: Study, found: Lineages, name: str, points: Sequence[dict[str, A
     axis = (
         alt.Axis(format="~g", values=marks.log_ticks(least, most))
         if is_log
-        else alt.Axis(format="~g", tickCount=5)
+        else alt.Axis(format=marks.distinct_ticks(float(least), float(most)), tickCount=5)
     )
     shown = study.names.get(name, name)
     chart = (

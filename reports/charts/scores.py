@@ -100,7 +100,7 @@ def _chart(steps: pd.DataFrame, styles: marks.Styles) -> Chart:
     axis = alt.Axis(format=marks.distinct_ticks(float(steps["x"].min()), float(steps["x"].max())), tickCount=5)
     x = alt.X("x:Q", title="score", scale=alt.Scale(zero=False, nice=False), axis=axis)
     # Vega-Lite stacks areas unless told otherwise.
-    y = alt.Y("y:Q", title="fraction of inputs", stack=None, axis=alt.Axis(format="~g", tickCount=4))
+    y = alt.Y("y:Q", title="fraction of inputs", stack=None, axis=alt.Axis(format="~f", tickCount=4))
     in_distribution, ood = (alt.Chart(marks.rows(steps[part], ["x", "y", "set"])) for part in _parts(steps))
     area = in_distribution.mark_area(interpolate="step-after", color=palette.REFERENCE, opacity=0.35, line=False)
     lines = ood.mark_line(interpolate="step-after", strokeWidth=1.4)

@@ -243,7 +243,7 @@ def _risk_words(parent: str, lines: pd.DataFrame) -> str:
 def _risk_chart(lines: pd.DataFrame, styles: marks.Styles) -> Chart:
     base = alt.Chart(marks.rows(lines, ["x", "y", "calibrator"]))
     x = alt.X("x:Q", title="coverage (fraction of samples classified)", scale=alt.Scale(domain=[0, 1]), axis=_UNIT)
-    y = alt.Y("y:Q", title="risk (error rate)", axis=alt.Axis(format="~g", tickCount=5))
+    y = alt.Y("y:Q", title="risk (error rate)", axis=alt.Axis(format="~f", tickCount=5))
     tooltip = [
         alt.Tooltip("calibrator:N"),
         alt.Tooltip("x:Q", title="coverage", format=".2f"),
@@ -292,7 +292,7 @@ def _size_chart(sizes: pd.DataFrame, styles: marks.Styles) -> Chart:
         .encode(
             x=alt.X("size:O", title="classes in the prediction set", axis=alt.Axis(labelAngle=0)),
             xOffset=alt.XOffset("rule:N", sort=list(styles)),
-            y=alt.Y("share:Q", title="fraction of samples", axis=alt.Axis(format="~g", tickCount=5)),
+            y=alt.Y("share:Q", title="fraction of samples", axis=alt.Axis(format="~f", tickCount=5)),
             color=marks.color(styles, "rule"),
             tooltip=[
                 alt.Tooltip("rule:N"),

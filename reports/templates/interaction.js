@@ -16,6 +16,8 @@ const data = JSON.parse(byId("run-data").textContent);
 const runs = data.columns;
 const placeOf = new Map(runs.run_key.map((key, place) => [key, place]));
 const UNITS = {k: 1e3, M: 1e6, G: 1e9, T: 1e12, "µs": 1e-6, ms: 1e-3, s: 1, min: 60, h: 3600};
+const NUMBER = /^(infinite|[-−+]?[\d,]*\.?\d+(e[-+]?\d+)?x?( ± \S+)?( (k|M|G|T|µs|ms|s|min|h))?)$/;
+const MISSING = new Set(["n/a", "–", "-", ""]);
 const collator = new Intl.Collator("en", {numeric: true});
 
 // The number that a cell starts with, in its unit; NaN for words.
@@ -111,9 +113,9 @@ class TableView {
     for (const entry of this.rows) entry.text = entry.cells.join(" ") + (entry.cell ? ` ${data.labels[entry.cell]}` : "");
     this.shown = this.rows;
     this.order = null;
-    this.numeric = this.headers.map((header, column) => {
-      if (!header.classList.contains("label")) return header.classList.contains("number");
-      return this.rows.every((entry) => Number.isFinite(numberOf(entry.cells[column])) && /^[-−+\d.e]+$/.test(entry.cells[column]));
+    this.numeric = this.headers.map((_, column) => {
+      const texts = this.rows.map((entry) => entry.cells[column]).filter((text) => !MISSING.has(text));
+      return texts.length > 0 && texts.every((text) => NUMBER.test(text));
     });
     this.addTools();
     this.headers.forEach((header, column) => this.addSorting(header, column));

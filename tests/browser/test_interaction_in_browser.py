@@ -89,6 +89,18 @@ def test_a_header_sorts_by_click_and_by_key_and_says_so(browser, page):
     assert [text for text in column(browser, place) if text != "n/a"][0::3] == ["85 k", "17 k", "4.25 k"], "not an order of texts"
 
 
+def test_words_are_sorted_as_words_even_where_they_begin_with_a_number(browser, page):
+    opened(browser, page)
+    press(browser, "#runs > summary")
+    names = [button.get_attribute("textContent") for button in browser.find_elements("css selector", "[data-name=runs] .sort")]
+    place = names.index("started (UTC)")
+    press(browser, "[data-name=runs] .sort", "started (UTC)")
+    assert column(browser, place, "runs") == sorted(column(browser, place, "runs"))
+    press(browser, "[data-name=runs] .sort", "started (UTC)")
+    assert column(browser, place, "runs") == sorted(column(browser, place, "runs"), reverse=True)
+    assert len(set(column(browser, place, "runs"))) > 5
+
+
 def test_the_filter_reaches_every_table_and_chart(browser, page):
     opened(browser, page)
     search(browser, "rigl 0.05")
