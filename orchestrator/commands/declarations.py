@@ -119,16 +119,11 @@ def _report() -> click.Command:
 
 
 def _watch() -> click.Command:
-    parameters = [
-        argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER),
-        option("--port", type=click.IntRange(0, 65535), default=0, help="A port of this machine [default: any free one]."),
-        option("--once-done", is_flag=True, help="End by itself when no planned run is missing or interrupted."),
-    ]
-    text = """Serve the page of DIR on 127.0.0.1, and print its address, which has a secret token.
-
-    An open page updates while a study runs. Nothing is rendered while no page is open or nothing is new.
-    """
-    return _command("watch", parameters, text)
+    folders = argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
+    port = option("--port", type=click.IntRange(0, 65535), default=0, help="A port of this machine [default: any free one].")
+    once_done = option("--once-done", is_flag=True, help="End by itself when no planned run is missing or interrupted.")
+    text = "Serve the page of DIR on 127.0.0.1 and print its address. An open page updates while a study runs."
+    return _command("watch", [folders, port, once_done], text)
 
 
 def _compare() -> click.Command:
