@@ -157,6 +157,10 @@ class WorkerGroup(Protocol):
         """Runs the job and yields what rank 0 reports. Raises `RankDiedError` if one of the processes crashed."""
         ...
 
+    def close(self) -> None:
+        """Ends the processes that are kept for a next job. Does not end a job that runs."""
+        ...
+
     def device_name(self, device: torch.device) -> str:
         """Returns the name of the device that the workers run on, for the record."""
         ...
@@ -179,6 +183,9 @@ class InProcess:
     def run(self, job: Job, context: Context) -> Iterator[Progress]:
         """Runs the job in this process."""
         return job.workload.run(context)
+
+    def close(self) -> None:
+        """Does nothing: there is no other process."""
 
     def device_name(self, device: torch.device) -> str:
         """Returns the product name of the GPU, or `cpu`."""

@@ -74,6 +74,9 @@ class LocalWorkers(MultiWorkerGroup):
             finally:
                 _shut_down(ranks)
 
+    def close(self) -> None:
+        """Does nothing: the processes of a job end with it."""
+
     def _worker_init(self, job: Job, context: Context, rank: int, rendezvous_file: Path) -> "WorkerInit":
         task = self.task(job, context, self.should_stop)
         # Only the data sets of this job, since they are copied through the pipe.

@@ -1,13 +1,16 @@
-"""Runs a trial of several workers on Ray: one Ray Train run per attempt, whose rank 0 reports over our own channel.
+"""Runs trials of several workers on Ray: their ranks are one run of Ray Train, which serves trial after trial of a process.
 
-Train only places, starts and ends the ranks. It gets no reports and no checkpoints, and it never retries.
+Train only places, starts and ends the ranks. It gets no reports and no checkpoints, and it never retries. Rank 0 reports over
+our own channel.
 """
 
 import itertools
+import logging
 import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +25,7 @@ from pruneyard.cluster.groups import any_ranks_placed
 from pruneyard.cluster.holdings import describe_usage, format_amounts
 from pruneyard.orchestrator.errors import RankDiedError, RankFailedError
 from pruneyard.orchestrator.execution.capacity import workers_per_node
+from pruneyard.orchestrator.execution.process_state import ProcessSnapshot
 from pruneyard.orchestrator.execution.worker import train_as_rank
 from pruneyard.orchestrator.execution.worker_group import (
     COLLECTIVE_TIMEOUT_S,
@@ -60,9 +64,12 @@ from pruneyard.workloads.ranks import DistributedRanks
 from pruneyard.workloads.user_code.shipping import install, shipment
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
+logger = logging.getLogger(__name__)
+
 SHUTDOWN_TIMEOUT_S = 120.0  # from the last message of the ranks to the end of their processes
 LIVENESS_TIMEOUT_S = 30.0  # within this time a rank answers, or Ray knows that it is gone
 RECEIVE_TIMEOUT_S = 0.5
+IDLE_S = 5.0  # how long ranks keep their resources after a trial, for the next one
 
 _PROCESS_GONE = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.OutOfMemoryError)
 """The errors of Ray for a process that has ended, also one that its memory monitor killed."""
@@ -82,7 +89,10 @@ TRAIN_ENVIRONMENT = {
 
 @dataclass(kw_only=True)
 class TrainWorkers(MultiWorkerGroup):
-    """Runs each job in new processes that Ray Train places, one per rank.
+    """Runs jobs in processes that Ray Train places, one per rank.
+
+    A job takes over the ranks of the job before, if that one ended without a crash at most `IDLE_S` ago and they have as much
+    memory as it requests. So does a job that was stopped early, paused or resumed.
 
     data: the data sets shared through the object store. folder: its finished trials tell how much memory a rank takes.
     """
@@ -90,9 +100,11 @@ class TrainWorkers(MultiWorkerGroup):
     data: Mapping[Source, "ray.ObjectRef[Dataset]"]
     folder: RunFolder
     _rank_resources: dict[str, float] = field(default_factory=dict, init=False)
+    _idle: "_RankGroup | None" = field(default=None, init=False)
+    _idle_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def run(self, job: Job, context: Context) -> Iterator[Progress]:
-        """Runs the job on all ranks and yields what rank 0 reports. Closing the iterator ends the ranks and waits for them.
+        """Runs the job on all ranks and yields what rank 0 reports. Closing the iterator waits until no rank runs the job.
 
         Raises `RankFailedError` with the traceback of the first rank that raised, `RankDiedError` if a process crashed, and
         `TimeoutError` if not all ranks could be placed although no other trial held resources for its ranks.
@@ -111,27 +123,71 @@ class TrainWorkers(MultiWorkerGroup):
                 if not others_placed and not any_ranks_placed():  # otherwise try again once those trials have ended
                     raise TimeoutError(str(error)) from None
 
+    def close(self) -> None:
+        """Ends the ranks that wait for a next job."""
+        if (group := self._take_idle()) is not None:
+            group.end()
+
     def _run(self, job: Job, context: Context) -> Iterator[Progress]:
-        channel: Any = ray.remote(num_cpus=0)(Channel).options(scheduling_strategy="DEFAULT").remote()
-        scratch = tempfile.mkdtemp(prefix="ranks-")  # Train requires a storage path, though nothing there is read
-        train_run = _TrainRun(self._trainer(job, context, channel, scratch))
+        group = self._group()
+        can_serve_again = False
         try:
+            _get(group.channel.begin_attempt.remote(self._pickled_task(job, context)))
             for _ in itertools.count():
-                progress = self._next_progress(channel, train_run, context)
+                progress = self._next_progress(group, context)
                 yield progress
                 if progress.outcome is not None:
-                    return
+                    break
                 # Asked only after the yield: by now the caller has recorded the progress on which the pause depends.
-                _get(channel.release_barrier.remote(pausing=context.should_pause()))
+                _get(group.channel.release_barrier.remote(pausing=context.should_pause()))
+            can_serve_again = True
+        except (GeneratorExit, InterruptedJobError):
+            can_serve_again = not group.is_abandoned
+            raise
         finally:
-            train_run.end(channel)
-            shutil.rmtree(scratch, ignore_errors=True)
+            if can_serve_again and group.end_attempt():
+                self._keep(group)
+            else:
+                group.end()
 
-    def _trainer(self, job: Job, context: Context, channel: Any, scratch: str) -> TorchTrainer:
-        task = self.task(job, context, context.should_stop)
+    def _group(self) -> "_RankGroup":
+        """Returns the group of the job before, if it still runs and has the resources that are requested now, or a new one."""
+        group = self._take_idle()
+        if group is not None and not group.has_ended and group.has_at_least(self._rank_resources):
+            return group
+        if group is not None:
+            group.end()
+        return _RankGroup(self._rank_resources, self._trainer)
+
+    def _keep(self, group: "_RankGroup") -> None:
+        """Keeps a group for the next job, which must come within `IDLE_S`: others may wait for its resources."""
+        with self._idle_lock:
+            self._idle = group
+        timer = threading.Timer(IDLE_S, self._end_if_idle, [group])
+        timer.daemon = True
+        timer.start()
+
+    def _take_idle(self) -> "_RankGroup | None":
+        with self._idle_lock:
+            group, self._idle = self._idle, None
+        return group
+
+    def _end_if_idle(self, group: "_RankGroup") -> None:
+        with self._idle_lock:
+            if self._idle is not group:
+                return
+            self._idle = None
+        group.end()
+
+    def _pickled_task(self, job: Job, context: Context) -> bytes:
+        # Pickled here: Ray unpickles arguments before a rank can install the code that defines the classes of the job.
+        task: bytes = cloudpickle.dumps(self.task(job, context, context.should_stop))
+        return task
+
+    def _trainer(self, channel: Any, scratch: str) -> TorchTrainer:
         whole_gpus = self.resources.gpus >= 1  # NCCL needs at least one whole GPU per rank
         trainer = Trainer(
-            _rank_function(task, self.data, channel),
+            _rank_function(self.data, channel),
             scaling_config=ScalingConfig(
                 num_workers=self.resources.workers,
                 use_gpu=self.resources.gpus > 0,
@@ -141,7 +197,7 @@ class TrainWorkers(MultiWorkerGroup):
                 backend="nccl" if whole_gpus else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT_S)
             ),
             run_config=RunConfig(
-                name=job.key,
+                name="ranks",
                 storage_path=scratch,
                 failure_config=FailureConfig(
                     # By default Train retries its controller without limit; here the driver alone retries.
@@ -174,10 +230,11 @@ class TrainWorkers(MultiWorkerGroup):
         history = MemoryHistory.from_folder(self.folder)
         return history.request(memory_key(job.kind, job.identity), share=share, node=most)
 
-    def _next_progress(self, channel: Any, train_run: "_TrainRun", context: Context) -> Progress:
+    def _next_progress(self, group: "_RankGroup", context: Context) -> Progress:
         """Returns the next progress that rank 0 reports."""
+        channel = group.channel
         while True:
-            ended = train_run.has_ended  # read before receiving, so that messages sent before the end are not lost
+            ended = group.has_ended  # read before receiving, so that messages sent before the end are not lost
             references = _get(channel.receive.remote(RECEIVE_TIMEOUT_S))
             if references:
                 message = _get(references[0])
@@ -190,10 +247,10 @@ class TrainWorkers(MultiWorkerGroup):
                 if (progress := progress_or_raise(message)) is not None:
                     return progress
             elif ended:
-                self._raise_train_error(train_run.error)
+                self._raise_train_error(group.error)
             # No rank has joined, so the run may still wait to be placed, for up to `place_within_s`.
             elif not _get(channel.ranks.remote()) and context.should_stop():
-                train_run.abandoned = True
+                group.is_abandoned = True
                 raise InterruptedJobError(0)
 
     def _raise_train_error(self, error: BaseException | None) -> None:
@@ -248,12 +305,20 @@ def _get(reference: Any) -> Any:
         ) from error
 
 
-class _TrainRun:
-    """A run of Ray Train in a thread of its own."""
+class _RankGroup:
+    """The ranks of a run of Ray Train, which runs in a thread of its own, and their channel.
 
-    def __init__(self, trainer: TorchTrainer) -> None:
+    error: what the run raised. is_abandoned: whether the study stopped while the run still waited to be placed.
+    """
+
+    def __init__(self, rank_resources: Mapping[str, float], make_trainer: Callable[[Any, str], TorchTrainer]) -> None:
+        """make_trainer: of the channel and a folder, which Train requires although nothing there is read."""
         self.error: BaseException | None = None
-        self.abandoned = False
+        self.is_abandoned = False
+        self.channel: Any = ray.remote(num_cpus=0)(Channel).options(scheduling_strategy="DEFAULT").remote()
+        self._rank_resources = dict(rank_resources)
+        self._scratch = tempfile.mkdtemp(prefix="ranks-")
+        trainer = make_trainer(self.channel, self._scratch)
         self._thread = threading.Thread(target=self._run, args=(trainer,), daemon=True)
         self._thread.start()
 
@@ -268,17 +333,33 @@ class _TrainRun:
         """Returns whether the run has ended, with or without an error."""
         return not self._thread.is_alive()
 
-    def end(self, channel: Any) -> None:
+    def has_at_least(self, rank_resources: Mapping[str, float]) -> bool:
+        """Returns whether each rank has these resources."""
+        return all(self._rank_resources.get(name, 0) >= amount for name, amount in rank_resources.items())
+
+    def end_attempt(self) -> bool:
+        """Ends the attempt at its next barrier; returns whether all ranks then wait for another one."""
+        deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
+        try:
+            while not self.has_ended and time.monotonic() < deadline:
+                if _get(self.channel.end_attempt.remote(RECEIVE_TIMEOUT_S)):
+                    return True
+        except RankDiedError as error:
+            logger.warning("the ranks cannot serve another trial: %s", error)
+        return False
+
+    def end(self) -> None:
         """Ends the ranks at their next barrier, and waits until their resources are free.
 
         An abandoned run, which still waits to be placed when the study stops, ends together with this process.
         """
-        if not self.abandoned:
-            channel.close.remote()
+        if not self.is_abandoned:
+            self.channel.close.remote()
             self._thread.join(SHUTDOWN_TIMEOUT_S)
             if not self.has_ended:
                 raise RankDiedError(f"Ray Train did not end its processes within {SHUTDOWN_TIMEOUT_S:g} s")
-        ray.kill(channel)
+        ray.kill(self.channel)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -296,23 +377,26 @@ class _ActorChannel:
         return answer
 
 
-def _rank_function(task: RankTask, data: Mapping[Source, Any], channel: Any) -> Callable[[], None]:
-    """Returns the function that Train runs in the process of each rank."""
-    # Pickled here: Ray unpickles the function before it can install the code that defines the classes of the job.
-    user_code, pickled, references = shipment(), cloudpickle.dumps((task, list(data))), list(data.values())
+def _rank_function(data: Mapping[Source, Any], channel: Any) -> Callable[[], None]:
+    """Returns the function that Train runs in the process of each rank: it serves attempts until the channel is closed."""
+    # Pickled here for the same reason as tasks.
+    user_code, pickled, references = shipment(), cloudpickle.dumps(list(data)), list(data.values())
 
     def train() -> None:
         install(user_code)
-        received, sources = cloudpickle.loads(pickled)
-        process = ray.get_runtime_context()
-        os.environ["RAY_ADDRESS"] = process.gcs_address
-        ray.get(channel.join.remote(get_context().get_world_rank(), process.current_actor, process.get_node_id()))
-        train_as_rank(
-            received,
-            ranks=DistributedRanks(),
-            device=get_device(),
-            load_data=shared_data_loader(dict(zip(sources, references, strict=True))),
-            channel=_ActorChannel(channel),
-        )
+        sources = cloudpickle.loads(pickled)
+        this, rank = ray.get_runtime_context(), get_context().get_world_rank()
+        os.environ["RAY_ADDRESS"] = this.gcs_address
+        process = ProcessSnapshot.capture()
+        ray.get(channel.join.remote(rank, this.current_actor, this.get_node_id()))
+        ranks, load_data = DistributedRanks(), shared_data_loader(dict(zip(sources, references, strict=True)))
+        for attempt in itertools.count():
+            if (task := ray.get(channel.task.remote(rank, attempt))) is None:
+                return
+            received: RankTask = cloudpickle.loads(task)
+            process.restore(threads=received.threads)
+            train_as_rank(
+                received, ranks=ranks, device=get_device(), load_data=load_data, channel=_ActorChannel(channel)
+            )
 
     return train

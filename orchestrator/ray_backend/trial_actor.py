@@ -92,6 +92,10 @@ class TrialActor(tune.Trainable):
         self._start_bundle(new_config)
         return True
 
+    def cleanup(self) -> None:
+        """Ends what this process keeps for a next trial; Tune calls it when there is none."""
+        self._study_context.worker_group.close()
+
     def _start_bundle(self, config: dict[str, Any]) -> None:
         self._waiting = list(self._bundles[config["index"]])
         self._has_several_jobs = len(self._waiting) > 1

@@ -114,6 +114,14 @@ def test_two_workers_make_what_one_makes(
         assert value == pytest.approx(their_metrics[name], rel=1e-3, abs=1e-4), name
 
 
+def test_a_trial_takes_over_the_ranks_of_the_one_before_unless_that_failed(
+    uninterrupted: Path, sockets: dict[str, set[str]]
+) -> None:
+    runs = Results(uninterrupted).runs()
+    assert sorted(runs["status"]) == ["COMPLETED", "COMPLETED", "FAILED"]
+    assert sum(name.startswith("rank") for name in sockets) == 4, "two ranks of the trial that fails, two of the others"
+
+
 def test_ranks_and_all_that_starts_them_listen_on_loopback_alone(
     uninterrupted: Path, sockets: dict[str, set[str]]
 ) -> None:

@@ -152,6 +152,33 @@ def test_a_sent_message_is_kept_until_it_is_received_or_the_channel_is_closed() 
     asyncio.run(play())
 
 
+def test_ranks_get_the_next_task_once_all_have_ended_the_attempt_before() -> None:
+    async def play() -> None:
+        line = Channel()
+        for rank in (0, 1):
+            await line.join(rank, object(), "a")
+        first = [asyncio.create_task(line.task(rank, 0)) for rank in (0, 1)]
+        await line.begin_attempt(b"first")
+        assert await asyncio.gather(*first) == [b"first"] * 2
+        await line.release_barrier(pausing=False)
+        at_barrier = [asyncio.create_task(line.wait_barrier(1)) for _ in (0, 1)]
+        assert not await line.end_attempt(0.01), "no rank has asked for another task"
+        assert await asyncio.gather(*at_barrier) == [None] * 2
+        second = [asyncio.create_task(line.task(rank, 1)) for rank in (0, 1)]
+        assert await line.end_attempt(60.0)
+        assert not any(task.done() for task in second)
+        await line.begin_attempt(b"second")
+        assert await asyncio.gather(*second) == [b"second"] * 2
+        at_barrier = [asyncio.create_task(line.wait_barrier(0)) for _ in (0, 1)]
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in at_barrier), "answers of the attempt before are not those of this one"
+        await line.close()
+        assert await asyncio.gather(*at_barrier) == [None] * 2
+        assert await line.task(0, 2) is None
+
+    asyncio.run(play())
+
+
 def test_a_channel_lists_each_node_once_and_that_of_rank_0_first() -> None:
     async def play() -> None:
         line = Channel()
