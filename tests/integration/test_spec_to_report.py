@@ -76,13 +76,14 @@ def observed(short_spec: Path, env: dict[str, str], tmp_path_factory: pytest.Tem
     study = ObservedStudy(folder=home / "out")
     handler = _Collector(study.warnings)
     logging.getLogger("pruneyard.reports").addHandler(handler)
-    step_delay = StepDelay(home, 0.05)
+    step_delay = StepDelay(home, 2.0)  # so that the study lasts until clients on a busy machine have tried to join
     command = ("run", short_spec, "--out", "out", "--json")
     with driving(*command, folder=home, env=env | step_delay.env, fresh=True, report=True) as driver:
         driver.wait_until(lambda: bool(driver.actors()), within_s=180)
         study.seconds["first actor"] = time.monotonic() - driver.started
         _record_sockets(driver, study)
         _try_to_join(study, env, short_spec)
+        step_delay.set(0.05)
         while driver.is_running():
             _read(study)
             if study.polls > 20 and study.num_runs[-1]:
