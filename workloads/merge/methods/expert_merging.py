@@ -1,4 +1,4 @@
-"""One coefficient for each layer and member, learned from what the members compute on unlabelled rows (Expert Merging).
+"""A coefficient for each layer and member, learned from what members compute on unlabelled rows.
 
 Reference: Expert Merging: Model Merging with Unsupervised Expert Alignment and Importance-Guided Layer Chunking (2025)
 
