@@ -94,9 +94,13 @@ def _draw_graph(plan: Plan, console: Console) -> None:
     for node in nodes:
         counts = ", ".join(f"{count} {name}" for name, count in node.counts.items())
         inputs = ", ".join(map(_arrow, node.inputs))
-        table.add_row(Text(node.name), node.kind, str(node.num_jobs), counts, Text(inputs))
+        number = f"at most {node.num_candidates}" if node.waits_for else str(node.num_jobs)
+        table.add_row(Text(node.name), node.kind, number, counts or "not known yet", Text(inputs))
     console.print()
     console.print(table)
+    for node in nodes:
+        if node.waits_for:
+            console.print(f"{node.name} gets its jobs while the study runs: {node.waits_for}", markup=False)
 
 
 def _arrow(taken: StageInput) -> str:

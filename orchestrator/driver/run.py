@@ -23,8 +23,7 @@ from pruneyard.orchestrator.driver.handed_over_data import data_table, keep_in, 
 from pruneyard.orchestrator.driver.stages import (
     RunAttempts,
     check_ready_jobs,
-    run_jobs,
-    run_search,
+    run_stages,
     write_study_plan,
 )
 from pruneyard.orchestrator.errors import ClusterError, ExitCode, UsageError
@@ -217,11 +216,7 @@ def run_plan(
         ) as run_attempts:
             monitor.phase = "starting the first trials"
             study_run.show()
-            for stage in spec.stages:
-                if stage.learning is None:
-                    run_jobs(stage, stage.jobs, study_run, only=only, run_attempts=run_attempts)
-                else:
-                    run_search(stage, stage.learning, study_run, only=only, run_attempts=run_attempts)
+            run_stages(study_run, only=only, run_attempts=run_attempts)
         _compact(folder)
         add_to_cache(study_run.plan, caches)
     # After SIGTERM, the exit code of the results tells that the study was stopped.

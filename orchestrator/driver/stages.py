@@ -32,6 +32,21 @@ RunAttempts = Callable[..., Mapping[str, str]]
 """The type of `run_local` and `run_study`, which return the errors of crashed processes by run key."""
 
 
+def run_stages(study_run: StudyRun, *, only: frozenset[Status | None] | None, run_attempts: RunAttempts) -> None:
+    """Runs the stages in their order. The jobs of a stage that chooses among earlier runs follow from the results by then."""
+    for number in range(len(study_run.plan.spec.stages)):
+        if study_run.monitor.total != len(study_run.plan.spec.jobs):  # a choice was made since
+            write_study_plan(study_run.plan)
+            study_run.monitor.total = len(study_run.plan.spec.jobs)
+        stage = study_run.plan.spec.stages[number]
+        if stage.waits_for:
+            logger.warning("stage %s has no jobs yet: %s", stage.name, stage.waits_for)
+        elif stage.learning is None:
+            run_jobs(stage, stage.jobs, study_run, only=only, run_attempts=run_attempts)
+        else:
+            run_search(stage, stage.learning, study_run, only=only, run_attempts=run_attempts)
+
+
 def run_search(
     stage: Stage,
     learning: AdaptiveSearch,

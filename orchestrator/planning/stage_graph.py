@@ -24,27 +24,35 @@ class StageInput:
 
 @dataclass(frozen=True, kw_only=True)
 class StageNode:
-    """A stage of a chain with the number of its jobs by status; `counts` leaves out what no job has."""
+    """A stage of a chain with the number of its jobs by status; `counts` leaves out what no job has.
+
+    num_candidates: the most jobs that a stage may get whose jobs are not known yet. waits_for: why they are not known.
+    """
 
     name: str
     kind: str
     num_jobs: int
     counts: Mapping[str, int]
     inputs: Sequence[StageInput]
+    num_candidates: int
+    waits_for: str
 
 
 def stage_graph(plan: Plan) -> list[StageNode]:
     """Returns the stages of a chain in their order; an empty list for a spec without stages."""
     stages = [stage for stage in plan.spec.stages if stage.name is not None]
     # A job that several stages ask for belongs to the first of them.
-    stage_of = {job.key: job.stage for job in plan.spec.jobs}
+    jobs = (job for stage in reversed(stages) for job in reversed([*stage.jobs, *stage.candidates]))
+    stage_of = {job.key: job.stage for job in jobs}
     return [
         StageNode(
             name=str(stage.name),
             kind=stage.header.kind,
             num_jobs=len(stage.jobs),
             counts={name: count for name, count in plan.counts(stage.jobs).items() if count},
-            inputs=_inputs(stage.jobs, stage_of),
+            inputs=_inputs(stage.candidates if stage.waits_for else stage.jobs, stage_of),
+            num_candidates=len(stage.candidates) if stage.waits_for else 0,
+            waits_for=stage.waits_for,
         )
         for stage in stages
     ]

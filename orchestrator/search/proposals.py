@@ -10,7 +10,8 @@ from pruneyard.reports.layout import RunFolder
 
 
 def with_proposed_jobs(spec: Spec, folder: RunFolder) -> Spec:
-    """Returns the spec with all jobs that its searches have proposed in this folder."""
+    """Returns the spec with all jobs that its searches have proposed in this folder, and that follow from its results."""
+    spec = spec.with_results(folder)
     if all(stage.learning is None for stage in spec.stages):
         return spec
     stages = [
@@ -21,7 +22,9 @@ def with_proposed_jobs(spec: Spec, folder: RunFolder) -> Spec:
 
 
 def is_search_finished(spec: Spec, folder: RunFolder) -> bool:
-    """Returns whether no search of the spec would propose more jobs in this folder."""
+    """Returns whether neither a search nor a choice among runs would add jobs to the spec in this folder."""
+    if any(stage.waits_for for stage in spec.with_results(folder).stages):
+        return False
     return not any(
         load_search(stage.learning, folder).can_propose for stage in spec.stages if stage.learning is not None
     )

@@ -16,7 +16,7 @@ from pruneyard.orchestrator.spec.codec import (
 )
 from pruneyard.workloads.plugins import name_of
 
-REFERENCE = ("from", "over", "where")  # keys of a table that names earlier runs; see `pruneyard.orchestrator.spec.references`
+REFERENCE = ("from", "over", "where", "best")  # keys of a table that names runs; see `pruneyard.orchestrator.spec.references`
 
 
 @dataclass(frozen=True, kw_only=True)

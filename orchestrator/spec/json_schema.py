@@ -100,6 +100,25 @@ _REFERENCE: dict[str, Any] = {
     "from": {"type": "string", "description": "an earlier stage, or a folder of results"},
     "over": {"enum": list(GROUP_BY), "description": "group runs by all but their seed, also by what they come from, or together"},
     "where": {"type": "object", "description": "keep the runs that have these values at these dotted keys"},
+    "best": {
+        "description": "keep the runs of the best setting by this metric, such as val/accuracy",
+        "oneOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "properties": {
+                    "metric": {"type": "string"},
+                    "mode": {"enum": ["max", "min"]},
+                    "per": {
+                        "description": "dotted keys: keep the best setting for each combination of their values",
+                        "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+                    },
+                },
+                "required": ["metric"],
+                "additionalProperties": False,
+            },
+        ],
+    },
 }
 
 

@@ -1,11 +1,13 @@
 """Loads a spec: validates it as a whole and resolves it to a list of jobs, or raises one error with every problem."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
 from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
+from pruneyard.orchestrator.spec.best_runs import RunResults
 from pruneyard.orchestrator.spec.changed_code import refuse_changed_code
 from pruneyard.orchestrator.spec.codec import hints_of, old_keys_of, short_json
 from pruneyard.orchestrator.spec.job import Job
@@ -22,6 +24,7 @@ from pruneyard.orchestrator.spec.yaml_document import (
     plain,
     read_document,
 )
+from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.workloads.plugins import find_job
 
@@ -35,12 +38,20 @@ class Spec:
     stages: in order; a spec without stages has one stage without a name.
     tables: the tables as written, with the changes from the command line applied.
     plugins: the files of plug-ins, as written.
+    decide: returns the spec with the jobs of those stages whose choices are made by these results; see `with_results`.
     """
 
     name: str
     stages: tuple[Stage, ...]
     tables: Mapping[str, Any]
     plugins: Sequence[Any] = ()
+    decide: Callable[[RunResults], "Spec"] | None = None
+
+    def with_results(self, folder: RunFolder) -> "Spec":
+        """Returns the spec with the jobs of every stage whose choices among earlier runs can be made by the runs of a folder."""
+        if self.decide is None:
+            return self
+        return replace(self.decide(RunResults(folder)), plugins=self.plugins)
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -108,8 +119,18 @@ def _load(document: Document, overrides: Mapping[str, Any], axes: Mapping[str, S
     return Spec(name=stage.header.name, stages=(stage,), tables=stage.tables)
 
 
-def _load_stages(document: Document, overrides: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> Spec:
-    """Returns a spec with stages. Each stage is validated like a spec of its own, and may refer to the stages before it."""
+def _load_stages(
+    document: Document,
+    overrides: Mapping[str, Any],
+    axes: Mapping[str, Sequence[Any]],
+    *,
+    results: RunResults | None = None,
+    known: Mapping[str, Stage] | None = None,
+) -> Spec:
+    """Returns a spec with stages. Each stage is validated like a spec of its own, and may refer to the stages before it.
+
+    results: by which references choose among runs. known: the stages as they are without results.
+    """
     tables = {**document.tables, **{key: value for key, value in overrides.items() if key in document.tables}}
     stages = tables["stages"]
     tables_given = isinstance(stages, Mapping) and all(isinstance(table, Mapping) for table in stages.values())
@@ -133,17 +154,48 @@ def _load_stages(document: Document, overrides: Mapping[str, Any], axes: Mapping
         stage_axes = {key.removeprefix(prefix): value for key, value in axes.items() if key.startswith(prefix)}
         own_tables, changed = apply_overrides({**inherited, **table}, stage_overrides, stage_axes)
         settled = [before for before in stages_so_far if before.learning is None]  # jobs of a search are not known yet
-        runs = {str(before.name): [parent_of_job(job) for job in before.jobs] for before in settled}
-        earlier = UpstreamRuns(runs, refused_references(name, stages, stages_so_far))
+        if known is not None and not known[name].candidates:
+            stages_so_far.append(known[name])
+            continue
+        runs = {str(s.name): [parent_of_job(job) for job in (s.candidates if s.waits_for else s.jobs)] for s in settled}
+        earlier = UpstreamRuns(
+            runs,
+            refused=refused_references(name, stages, stages_so_far),
+            undecided={str(before.name): before.waits_for for before in settled if before.waits_for},
+            results=results,
+        )
         validator = StageValidator(document, own_tables, changed, name=name, prefix=f"stages.{name}", earlier=earlier)
         stage = validator.stage()
         problems += validator.log.problems
         if stage is None:
             break  # later stages may refer to it, so they cannot be validated
+        if earlier.waits_for and stage.learning is not None:
+            rule = f"proposes jobs whose parents are not known in advance: {earlier.waits_for}; leave best or the search out"
+            problems.append(Problem(document.lines.get(f"stages.{name}.search", 0), f"stages.{name}.search", rule))
+        if earlier.waits_for:
+            stage = replace(stage, jobs=(), candidates=stage.jobs, waits_for=earlier.waits_for)
+        elif known is not None:
+            stage = replace(stage, candidates=known[name].candidates)
         stages_so_far.append(stage)
     if problems:
         raise SpecError(document.origin, problems)
-    return Spec(name=stages_so_far[0].header.name, stages=tuple(stages_so_far), tables=tables)
+    without_results = known or {str(stage.name): stage for stage in stages_so_far}
+    decide = partial(_decided, document, overrides, axes, known=without_results)
+    waits = any(stage.candidates for stage in stages_so_far)
+    return Spec(
+        name=stages_so_far[0].header.name, stages=tuple(stages_so_far), tables=tables, decide=decide if waits else None
+    )
+
+
+def _decided(
+    document: Document,
+    overrides: Mapping[str, Any],
+    axes: Mapping[str, Sequence[Any]],
+    results: RunResults,
+    *,
+    known: Mapping[str, Stage],
+) -> Spec:
+    return _load_stages(document, overrides, axes, results=results, known=known)
 
 
 def _job_fields(kind: Any) -> frozenset[str]:

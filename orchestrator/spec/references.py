@@ -3,8 +3,8 @@
 A table with `from` becomes a table with `runs`, a list of run keys. There is one job for each run; with `over: seed` one for
 each group of runs that differ only in their seed, or in the seeds of what they come from; with `over: siblings` one for each
 group that differ only in their own seed, and so come from the same runs; with `over: all` one for all runs. `where` keeps the
-runs whose spec has the given values at the given dotted keys. Two equal references in a job mean the same run. A spec without
-`seeds` takes the seed of the run, or of the run that siblings come from.
+runs whose spec has the given values at the given dotted keys, and `best` those of the best setting by a metric. Two equal
+references in a job mean the same run. A spec without `seeds` takes the seed of the run, or of the run that siblings come from.
 """
 
 import itertools
@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pruneyard.orchestrator.spec.best_runs import Best, RunResults, best_runs
 from pruneyard.orchestrator.spec.codec import (
+    decode,
     hints_of,
     nearest,
     plugin_of,
@@ -23,7 +25,7 @@ from pruneyard.orchestrator.spec.codec import (
 )
 from pruneyard.orchestrator.spec.grid import REFERENCE
 from pruneyard.orchestrator.spec.predicted_splits import choose, lacked_in, lacked_splits
-from pruneyard.orchestrator.spec.problem_log import join_keys
+from pruneyard.orchestrator.spec.problem_log import ProblemLog, join_keys
 from pruneyard.orchestrator.spec.renamed_keys import present_key, with_all_present_keys
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.reports.data_record import content_of, data_records
@@ -120,10 +122,21 @@ class UpstreamRuns:
     """The runs that a stage may refer to: those of earlier stages, by name, and those of folders, which are read once.
 
     refused: why a stage cannot be referred to, by the names of all other stages of the spec.
+    undecided: why the runs of a stage are not known yet; `stages` then holds all that may become its runs.
+    results: of the runs of the stages, for choices among them; None where they are not known yet.
     """
 
-    def __init__(self, stages: Mapping[str, Sequence[Parent]], refused: Mapping[str, str] | None = None) -> None:
-        self._stages, self._refused = stages, refused or {}
+    def __init__(
+        self,
+        stages: Mapping[str, Sequence[Parent]],
+        *,
+        refused: Mapping[str, str] | None = None,
+        undecided: Mapping[str, str] | None = None,
+        results: RunResults | None = None,
+    ) -> None:
+        self._stages, self._refused, self._undecided = stages, refused or {}, undecided or {}
+        self._results = results
+        self.waits_for = ""  # why a reference that was resolved may name fewer runs than were returned; empty where none does
         self._folders: dict[str, list[Parent]] = {}
         self._known = {run.run_key: run for runs in stages.values() for run in runs}
         self._warned: set[str] = set()
@@ -143,6 +156,8 @@ class UpstreamRuns:
             raise ChainError(f"{key}.over", f"is {short_json(over)}; it must be one of {', '.join(GROUP_BY)}, or be left out")
         found = self._filter(self._runs_from(source, f"{key}.from"), table.get("where"), f"{key}.where")
         found = self._predicted(found, splits, self.folder(table), f"{key}.from") if splits else found
+        if "best" in table:
+            found = self._best(found, table, key)
         if over == "all":
             return [_on_same_data(found, f"{key}.over")]
         grouped: dict[str, list[Parent]] = {}
@@ -159,6 +174,32 @@ class UpstreamRuns:
         if origin is not None:
             return origin.seed
         return group[0].seed if len(group) == 1 else None
+
+    def _best(self, found: Sequence[Parent], table: Mapping[str, Any], key: str) -> list[Parent]:
+        """Returns the runs of the best settings; all of them, with the reason in `waits_for`, where they are not known yet."""
+        log = ProblemLog()
+        given = {"metric": table["best"]} if isinstance(table["best"], str) else table["best"]
+        best: Best | None = decode(Best, given, "best", log)
+        if best is None:
+            raise ChainError(join_keys(key, log.problems[0].key), log.problems[0].message)
+        folder = self.folder(table)
+        results = self._results if folder is None else RunResults(RunFolder(_locate_folder(folder, key)))
+        values = [tuple(_value(parent, name) for name in best.keys) for parent in found]
+        for place, name in enumerate(best.keys):
+            if all(value[place] is _MISSING for value in values):
+                message = f"is {short_json(best.per)}; none of the {len(found)} runs has a value at {name}"
+                raise ChainError(f"{key}.best.per", message)
+        if results is None or results.num_pending(found):
+            self.waits_for = f"the best {best.metric} of {table['from']} is known once all its runs have ended"
+            return list(found)
+        try:
+            return best_runs(found, best, results, values)
+        except ValueError as error:
+            if folder is not None:
+                raise ChainError(f"{key}.best", str(error)) from error
+            # The runs of a stage have just been computed: the other stages run all the same.
+            self.waits_for = f"{key}.best {error}"
+            return list(found)
 
     def _predicted(self, found: Sequence[Parent], splits: Sequence[str], folder: str | None, key: str) -> list[Parent]:
         """Returns those runs that have predictions of all splits; logs which are left out. Raises `ChainError` if all are."""
@@ -195,6 +236,8 @@ class UpstreamRuns:
     def _runs_from(self, source: Any, key: str) -> list[Parent]:
         if not isinstance(source, str):
             raise ChainError(key, f"is {short_json(source)}; it must be the name of a stage or a folder of results")
+        if source in self._undecided:
+            self.waits_for = self._undecided[source]
         if source in self._stages:
             return list(self._stages[source])
         if source in self._refused:
@@ -248,13 +291,18 @@ def _locate_folder(source: str, key: str) -> Location:
 
 
 def _has_value(parent: Parent, dotted: str, value: Any) -> bool:
+    return bool(_value(parent, dotted) == value)
+
+
+def _value(parent: Parent, dotted: str) -> Any:
+    """Returns what the spec of a run has at a dotted key; `_MISSING` where it has no such key."""
     table: Any = {"kind": parent.kind, "seed": parent.seed, **parent.resolved}
     if parent.kind in kinds():  # the run, the key or both may be older than a new name
         job_class = find_job(parent.kind)
         table, dotted = with_all_present_keys(job_class, table), present_key(job_class, table, dotted)
     for name in dotted.split("."):
         table = table.get(name, _MISSING) if isinstance(table, Mapping) else _MISSING
-    return bool(table == value)
+    return table
 
 
 # Not None, which a spec may give as a value.

@@ -163,7 +163,8 @@ def _complete_table(cls: type[Any], table: Mapping[str, Any], key: str, axes: Se
 def stage_tables(stage: Stage) -> dict[str, Any]:
     """Returns the tables of a stage as they are written to `spec.yaml`, with every default."""
     header, tables = stage.header, stage.tables
-    resolved = [job.resolved for job in stage.jobs]
+    jobs = stage.candidates or stage.jobs
+    resolved = [job.resolved for job in jobs]
     if header.search and stage.learning is None:
         # A search that is planned as a whole is written as the jobs that it proposed.
         tables = {name: value for name, value in tables.items() if name in hints_of(Header) and name != "grid"}
@@ -172,7 +173,7 @@ def stage_tables(stage: Stage) -> dict[str, Any]:
         return _search_tables(stage, stage.learning)
     written = write_out(find_job(header.kind), tables, tables.get("grid") or {}, resolved, tables.get("variants") or [])
     # A job with parents takes their seeds unless the spec gives `seeds`; a default written out would change that.
-    inherited = {"seeds"} if "seeds" not in tables and any(job.parents for job in stage.jobs) else set()
+    inherited = {"seeds"} if "seeds" not in tables and any(job.parents for job in jobs) else set()
     names = [name for name in ("name", "kind", "seeds", *_scheduler_key(header), "resources") if name not in inherited]
     varied = {"variants": written.variants} if written.variants else {}
     encoded = {name: encode(getattr(header, name)) for name in names}

@@ -71,6 +71,8 @@ class Stage:
     """The jobs of one stage, or of a whole spec without stages.
 
     tables: as written in the spec.
+    waits_for: why the jobs are not known yet, since a reference chooses among runs by their results; then `jobs` is empty.
+    candidates: all that may become jobs of a stage with such a reference.
     learning: the adaptive search of the stage; then `jobs` holds the jobs proposed so far.
     """
 
@@ -79,3 +81,5 @@ class Stage:
     jobs: tuple[Job, ...]
     tables: Mapping[str, Any]
     learning: AdaptiveSearch | None = None
+    waits_for: str = ""
+    candidates: tuple[Job, ...] = ()
