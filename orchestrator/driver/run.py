@@ -20,8 +20,8 @@ from pruneyard.orchestrator.coordination.stop_request import (
 from pruneyard.orchestrator.driver.cached_runs import Caches, add_to_cache, cached_jobs, take_from_caches
 from pruneyard.orchestrator.driver.context import StudyRun
 from pruneyard.orchestrator.driver.handed_over_data import data_table, keep_in, restore_from
+from pruneyard.orchestrator.driver.stage_groups import RunAttempts
 from pruneyard.orchestrator.driver.stages import (
-    RunAttempts,
     check_ready_jobs,
     run_stages,
     write_study_plan,
@@ -228,7 +228,12 @@ def run_plan(
 def _with_cached_runs(plan: Plan, caches: Caches) -> Plan:
     """Returns the plan with the runs that are taken from caches; the folder then holds what a study writes that ran them."""
     check_data_unchanged(plan, Fingerprints({}))
-    plan = take_from_caches(plan, caches)
+    num_jobs = -1
+    while num_jobs != len(plan.spec.jobs):  # the runs that were taken may decide a choice, and so lead to further jobs
+        num_jobs = len(plan.spec.jobs)
+        plan = take_from_caches(plan, caches)
+        if plan.spec.decide is not None:
+            plan = plan.reread()
     write_durably(plan.folder.spec, plan.spec.to_yaml().encode())
     write_study_plan(plan)
     _compact(plan.folder)

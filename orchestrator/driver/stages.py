@@ -1,17 +1,23 @@
 """Runs the jobs of one stage: those of a grid once, those of a search round by round."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 
-from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.driver.context import StudyRun
 from pruneyard.orchestrator.driver.retries import attempts_to_retry
+from pruneyard.orchestrator.driver.stage_groups import (
+    RunAttempts,
+    fail_dependants,
+    prepared,
+    run_together,
+    stages_together,
+    with_upstream,
+)
 from pruneyard.orchestrator.early_stopping.asha_median import load_early_stopper
 from pruneyard.orchestrator.early_stopping.hyperband import load_brackets, run_hyperband
 from pruneyard.orchestrator.errors import SpecError
-from pruneyard.orchestrator.planning.attempt import PlannedAttempt, order_by_parents
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.planning.data_changes import check_data_unchanged
 from pruneyard.orchestrator.planning.plan import Plan
 from pruneyard.orchestrator.planning.planned_parents import missing_artifacts, parent_problems
@@ -20,7 +26,6 @@ from pruneyard.orchestrator.search.proposals import is_search_finished, load_sea
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.orchestrator.spec.stage import AdaptiveSearch, Stage
-from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.planned import Population, write_plan
 from pruneyard.reports.records import Status
 from pruneyard.workloads.data.dataset import Dataset, Source
@@ -28,18 +33,22 @@ from pruneyard.workloads.data.fingerprints import Fingerprints
 
 logger = logging.getLogger(__name__)
 
-RunAttempts = Callable[..., Mapping[str, str]]
-"""The type of `run_local` and `run_study`, which return the errors of crashed processes by run key."""
-
-
 def run_stages(study_run: StudyRun, *, only: frozenset[Status | None] | None, run_attempts: RunAttempts) -> None:
-    """Runs the stages in their order. The jobs of a stage that chooses among earlier runs follow from the results by then."""
-    for number in range(len(study_run.plan.spec.stages)):
+    """Runs all stages, several together where no decision needs whole stages.
+
+    The jobs of a stage that chooses among earlier runs follow from the results by then.
+    """
+    number = 0
+    while number < len(study_run.plan.spec.stages) and not study_run.stop.requested:
         if study_run.monitor.total != len(study_run.plan.spec.jobs):  # a choice was made since
             write_study_plan(study_run.plan)
             study_run.monitor.total = len(study_run.plan.spec.jobs)
-        stage = study_run.plan.spec.stages[number]
-        if stage.waits_for:
+        together = stages_together(study_run.plan.spec.stages, number)
+        stage = together[0]
+        number += len(together)
+        if len(together) > 1:
+            run_together(together, study_run, only=only, run_attempts=run_attempts)
+        elif stage.waits_for:
             logger.warning("stage %s has no jobs yet: %s", stage.name, stage.waits_for)
         elif stage.learning is None:
             run_jobs(stage, stage.jobs, study_run, only=only, run_attempts=run_attempts)
@@ -88,22 +97,18 @@ def run_jobs(
     """Runs those of the jobs that are not finished and whose upstream runs are."""
     if study_run.stop.requested:
         return
+    attempts = study_run.plan.attempts(jobs, only=only)
+    left = fail_dependants(attempts, study_run)
     plan = study_run.plan
-    attempts = plan.attempts(jobs, only=only)
-    ready = [_with_upstream(planned, study_run.folder) for planned in attempts if plan.is_ready(planned.job)]
-    ready = order_by_parents(ready)
-    if waiting := len(attempts) - len(ready):
+    ready = [planned for planned in left if plan.is_ready(planned.job)]
+    if waiting := len(left) - len(ready):
         logger.warning("%d jobs of stage %s wait for runs that did not finish", waiting, stage.name)
-    ready_jobs = [planned.job for planned in ready]
-    # In each stage again: its data may be a synthetic set that the stage before has just made.
-    load_data(ready_jobs, into=study_run.data)
-    check_jobs(ready_jobs, study_run.data, origin=plan.spec.name, warned=study_run.warned)
-    ready = [replace(planned, data_read=_data_read(planned, study_run)) for planned in ready]
+    ready = prepared(ready, study_run)
     resumes_pruned = only is not None and Status.PRUNED in only  # then nothing may be stopped early again
     scheduler = Scheduler() if resumes_pruned else stage.header.scheduler
     early_stopper = load_early_stopper(scheduler, jobs, study_run.folder)
     # Jobs that failed before run again now, so they count again.
-    early_stopper.include(job.key for job in ready_jobs)
+    early_stopper.include(planned.job.key for planned in ready)
     run_with_stopper = partial(run_attempts, early_stopper=early_stopper)
     run_to_end = partial(_run_to_end, stage=stage, study_run=study_run, run_attempts=run_with_stopper)
     if scheduler.name != "hyperband":
@@ -131,15 +136,6 @@ def _run_to_end(ready: Sequence[PlannedAttempt], *, stage: Stage, study_run: Stu
         study_run.plan = study_run.plan.reread()
 
 
-def _data_read(planned: PlannedAttempt, study_run: StudyRun) -> dict[str, str]:
-    return study_run.data_records.of_job(planned.job, study_run.plan, study_run.fingerprints)
-
-
-def _with_upstream(planned: PlannedAttempt, folder: RunFolder) -> PlannedAttempt:
-    workload = locate_upstream(planned.job.workload, RunFolder(folder.path.resolve()))
-    return replace(planned, job=replace(planned.job, workload=workload))
-
-
 def check_ready_jobs(
     attempts: Sequence[PlannedAttempt], plan: Plan, *, origin: str, warned: set[str]
 ) -> dict[Source, Dataset]:
@@ -147,7 +143,7 @@ def check_ready_jobs(
 
     Returns the loaded data sets; adds the warnings that were logged to `warned`. Raises `UsageError` for jobs that cannot run.
     """
-    ready = [_with_upstream(planned, plan.folder).job for planned in attempts if plan.is_ready(planned.job)]
+    ready = [with_upstream(planned, plan.folder).job for planned in attempts if plan.is_ready(planned.job)]
     if problems := missing_artifacts(ready, plan.folder):
         raise SpecError(origin, problems)
     data = load_data(ready)

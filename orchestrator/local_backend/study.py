@@ -1,5 +1,6 @@
 """Runs a study without Ray, one job after the other, so that a debugger works; the numbers equal those on Ray."""
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import joblib
@@ -10,6 +11,7 @@ from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
 from pruneyard.orchestrator.errors import RankDiedError
 from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, make_study_context
 from pruneyard.orchestrator.execution.capacity import max_concurrent_trials
+from pruneyard.orchestrator.execution.later_jobs import LaterJobs
 from pruneyard.orchestrator.execution.process_state import NumericsSnapshot, ProcessSnapshot
 from pruneyard.orchestrator.local_backend.worker_processes import LocalWorkers
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
@@ -44,8 +46,9 @@ def run_local(
     show: Callable[[], None],
     fail_fast: bool,
     early_stopper: EarlyStopper,
+    later: LaterJobs | None = None,
 ) -> dict[str, str]:
-    """Runs all attempts, or as many as end before a stop is requested.
+    """Runs all attempts, or as many as end before a stop is requested; those of `later` next, as soon as they can start.
 
     Returns, by run key, the error of each trial of several workers of which one crashed. Raises `UsageError` if a trial needs
     more than this machine has. The caller's threads, default dtype and global generators are restored at the end.
@@ -68,9 +71,9 @@ def run_local(
     crashes: dict[str, str] = {}
     process, numerics = ProcessSnapshot.capture(), NumericsSnapshot.capture()
     try:
-        for planned in attempts:
-            if stop.requested:
-                break
+        queue = deque(attempts)
+        while queue and not stop.requested:
+            planned = queue.popleft()
             key = planned.job.key
             process.restore(threads=resources.cpus)
             monitor.start(key)
@@ -84,6 +87,11 @@ def run_local(
                     monitor.record(report)
                     early_stopper.on_report(report)
                     show()
+                if later is not None and later.depends_on(runner.report):
+                    # Their inputs may still be in the buffer, and what prepares them expects this process as it was.
+                    study_context.write_buffer.write()
+                    process.restore(threads=resources.cpus)
+                    queue.extendleft(reversed(later.after(runner.report)))
             except RankDiedError as error:
                 monitor.running.pop(key, None)
                 crashes[key] = str(error)

@@ -122,9 +122,13 @@ def _changed(
 
 
 class DataRecords:
-    """The data that runs were computed on, in the folder of a plan and in others, which are read once."""
+    """The data that runs were computed on, in the folder of a plan and in others, which are read once.
+
+    started: what the attempts of this call will record, by run key; a plan may be older than their records.
+    """
 
     def __init__(self) -> None:
+        self.started: dict[str, Mapping[str, str]] = {}
         self._elsewhere: dict[str, Mapping[str, Mapping[str, str]]] = {}
 
     def of_job(self, job: Job, plan: Plan, fingerprints: Fingerprints) -> dict[str, str]:
@@ -147,7 +151,7 @@ class DataRecords:
         """Returns the fingerprint of the data of an upstream run, or of its own input."""
         if folder and folder not in self._elsewhere:
             self._elsewhere[folder] = Store(_folder(folder)).data_records()
-        recorded = (self._elsewhere[folder] if folder else plan.data_records).get(key, {})
+        recorded = self._elsewhere[folder].get(key, {}) if folder else self.started.get(key) or plan.data_records.get(key, {})
         return next((recorded[name] for name in ("data", LOADED, INPUT) if name in recorded), None)
 
 

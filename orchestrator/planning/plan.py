@@ -52,7 +52,12 @@ class Plan:
 
         Parents in other folders are not looked up: a spec can only refer to runs there that are COMPLETED.
         """
-        return all(self.statuses.get(run, (None,))[0] == Status.COMPLETED for run in job.parents if run in self._own_keys)
+        return not self.unfinished_parents(job)
+
+    def unfinished_parents(self, job: Job) -> frozenset[str]:
+        """Returns the run keys of those parents of the job in this study that are not COMPLETED."""
+        own = (run for run in job.parents if run in self._own_keys)
+        return frozenset(run for run in own if self.statuses.get(run, (None,))[0] != Status.COMPLETED)
 
     @cached_property
     def _own_keys(self) -> frozenset[str]:

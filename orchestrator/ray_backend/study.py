@@ -15,10 +15,13 @@ from pruneyard.cluster.session import Session
 from pruneyard.orchestrator.coordination.control_files import pruned_file
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
 from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
+from pruneyard.orchestrator.execution.later_jobs import LaterJobs
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
+from pruneyard.orchestrator.planning.preflight import sources_of
 from pruneyard.orchestrator.progress.monitor import Monitor, TrialPlace
 from pruneyard.orchestrator.ray_backend.placement import Placement, resources_per_trial
+from pruneyard.orchestrator.ray_backend.runnable_trials import RunnableTrials
 from pruneyard.orchestrator.ray_backend.trial_actor import (
     PLACE,
     REPORTS,
@@ -32,7 +35,6 @@ from pruneyard.orchestrator.ray_backend.tune_patches import (
     FIFOByIndex,
     PlacementGroupSweeper,
     isolate_oom_kills,
-    sequential_index,
 )
 from pruneyard.orchestrator.ray_backend.watchdog import ClusterLost, StallDetector
 from pruneyard.orchestrator.results import ClusterLostError, Results
@@ -61,16 +63,30 @@ def run_study(
     fail_fast: bool,
     early_stopper: EarlyStopper,
     shared: dict[Source, ray.ObjectRef[Dataset]],
+    later: LaterJobs | None = None,
 ) -> dict[str, str]:
-    """Runs every attempt once. Returns, by run key, the error of each trial whose process crashed without a record.
+    """Runs every attempt once, those of `later` too, as soon as they can start.
+
+    Returns, by run key, the error of each trial whose process crashed without a record.
 
     Data sets are shared read-only through the object store: one copy per node, however many trials. `shared` holds the sets
     already in the store; new ones are added. Raises `ClusterLostError` if the cluster was lost, or if for `place_within_s` no
     trial ran and none could be placed.
     """
-    placement = Placement(attempts, folder, resources=resources, session=session)
+    waiting = later.waiting if later is not None else []
+    placement = Placement([*attempts, *waiting], folder, resources=resources, session=session)
     bundles = bundle_attempts(attempts, num_slots=placement.num_slots)
     shared |= {source: ray.put(dataset) for source, dataset in data.items() if source not in shared}
+    trials = RunnableTrials(bundles, max_live=placement.num_slots)
+
+    def start_later(report: Report) -> None:
+        """Lets the jobs start that waited for this run."""
+        if later is not None and later.depends_on(report):
+            ready = later.after(report)
+            shared.update({source: ray.put(dataset) for source, dataset in data.items() if source not in shared})
+            for bundle in reversed(bundle_attempts(ready, num_slots=placement.num_slots)):
+                trials.add(bundle, _late_input(bundle, shared))
+
     actor = tune.with_parameters(
         TrialActor,
         user_code=shipment(),
@@ -84,7 +100,7 @@ def run_study(
         data=list(shared.values()),
     )
     study_callback = _StudyCallback(
-        bundles,
+        trials.created,
         folder,
         placement=placement,
         monitor=monitor,
@@ -92,6 +108,7 @@ def run_study(
         show=show,
         fail_fast=fail_fast,
         early_stopper=early_stopper,
+        start_later=start_later,
     )
     scratch = folder.scratch
     control_files = pruned_file(folder, "").resolve()
@@ -100,16 +117,16 @@ def run_study(
     control_files.mkdir(parents=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports crashed trials itself
     try:
-        with resources_per_trial(placement, bundles) as trial_resources:
+        with resources_per_trial(placement, trials.created) as trial_resources:
             tuner = tune.Tuner(
                 tune.with_resources(actor, trial_resources),
-                param_space={"index": sequential_index()},
+                param_space=trials.param_space(),
                 tune_config=tune.TuneConfig(
-                    num_samples=len(bundles),
+                    search_alg=trials,
+                    num_samples=len(bundles) + len(waiting),  # the most trials; jobs that have waited may share one
                     scheduler=FIFOByIndex(),  # type: ignore[no-untyped-call]
                     # A new process for each trial would import torch again.
                     reuse_actors=True,
-                    max_concurrent_trials=min(placement.num_slots, len(bundles)),
                     trial_dirname_creator=_trial_folder_name,
                 ),
                 run_config=tune.RunConfig(
@@ -159,6 +176,13 @@ def bundle_attempts(attempts: Sequence[PlannedAttempt], *, num_slots: int) -> li
         else:
             bundles.append([planned])
     return bundles
+
+
+def _late_input(bundle: Sequence[PlannedAttempt], shared: Mapping[Source, "ray.ObjectRef[Dataset]"]) -> Any:
+    """Returns a reference to the bundle and the data sets that its jobs read, as `TrialActor` takes them."""
+    sources = [source for source in {s for planned in bundle for s in sources_of(planned.job).values()} if source in shared]
+    pickled = cloudpickle.dumps(ActorInput(bundles=[bundle], sources=sources))
+    return ray.put((pickled, [shared[source] for source in sources]))
 
 
 def _trial_folder_name(trial: TuneTrial) -> str:
@@ -211,7 +235,9 @@ class _StudyCallback(_NotPickled, tune.Callback):
         show: Callable[[], None],
         fail_fast: bool,
         early_stopper: EarlyStopper,
+        start_later: Callable[[Report], None],
     ) -> None:
+        self._start_later = start_later
         self._bundles, self._folder, self._placement, self._early_stopper = bundles, folder, placement, early_stopper
         self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
         self.crashes: dict[str, str] = {}
@@ -251,6 +277,7 @@ class _StudyCallback(_NotPickled, tune.Callback):
                 file.touch()
         if self._fail_fast and report.status is Status.FAILED:
             self._stop.request()
+        self._start_later(report)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._remove_from_running(trial)

@@ -31,6 +31,9 @@ WARNINGS = "notes"
 PLACE = "where"
 STORAGE_ERROR = "fault"
 
+BUNDLE = "bundle"
+"""Key of a trial's config: the number of a bundle of the `ActorInput`, or a reference to the input of one that started later."""
+
 REPORT_EVERY_S = 0.5  # short jobs that end within this time are reported together
 
 
@@ -61,13 +64,13 @@ class TrialActor(tune.Trainable):
         resources: Resources,
         data: Sequence[ray.ObjectRef[Dataset]],
     ) -> None:
-        """Prepares the process. Tune calls it once per process; `config["index"]` is the index of the first bundle.
+        """Prepares the process. Tune calls it once per process; `config` names the first bundle, see `RunnableTrials`.
 
         pickled: an `ActorInput`. data: the data sets of its sources, in their order.
         """
         install(user_code)
         received: ActorInput = cloudpickle.loads(pickled)
-        shared = dict(zip(received.sources, data, strict=True))
+        self._shared = shared = dict(zip(received.sources, data, strict=True))
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         self._warnings = _WarningCollector()
         for package in ("pruneyard.workloads", "pruneyard.reports"):
@@ -97,7 +100,15 @@ class TrialActor(tune.Trainable):
         self._study_context.worker_group.close()
 
     def _start_bundle(self, config: dict[str, Any]) -> None:
-        self._waiting = list(self._bundles[config["index"]])
+        bundle_input = config[BUNDLE]
+        if isinstance(bundle_input, int):
+            bundle = self._bundles[bundle_input]
+        else:
+            pickled, references = ray.get(bundle_input)
+            received: ActorInput = cloudpickle.loads(pickled)
+            self._shared.update(zip(received.sources, references, strict=True))
+            (bundle,) = received.bundles
+        self._waiting = list(bundle)
         self._has_several_jobs = len(self._waiting) > 1
         self._start_attempt()
 

@@ -143,8 +143,8 @@ def _load_stages(
     shared = {key: value for key, value in tables.items() if key != "stages"}
     unknown = [key for key in (*overrides, *axes) if key.split(".")[0] not in stages and key not in tables]
     if unknown:
-        known = ", ".join([*stages, *shared])
-        raise UsageError(f"{unknown[0]}: names no stage; with stages it must start with one of {known} (from the command line)")
+        listed = ", ".join([*stages, *shared])
+        raise UsageError(f"{unknown[0]}: names no stage; with stages it must start with one of {listed} (from the command line)")
     problems = _invalid_stage_names(document, stages) + _unused_keys(document, shared, stages)
     stages_so_far: list[Stage] = []
     for name, table in stages.items():

@@ -26,14 +26,14 @@ from pruneyard.orchestrator.spec.codec import (
 from pruneyard.orchestrator.spec.grid import REFERENCE
 from pruneyard.orchestrator.spec.predicted_splits import choose, lacked_in, lacked_splits
 from pruneyard.orchestrator.spec.problem_log import ProblemLog, join_keys
-from pruneyard.orchestrator.spec.renamed_keys import present_key, with_all_present_keys
 from pruneyard.orchestrator.spec.run_key import canonical
+from pruneyard.orchestrator.spec.run_values import NO_VALUE, value_at
 from pruneyard.reports.data_record import content_of, data_records
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
-from pruneyard.workloads.plugins import find, find_job, kinds
+from pruneyard.workloads.plugins import find
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.spec.job import Job
@@ -184,9 +184,9 @@ class UpstreamRuns:
             raise ChainError(join_keys(key, log.problems[0].key), log.problems[0].message)
         folder = self.folder(table)
         results = self._results if folder is None else RunResults(RunFolder(_locate_folder(folder, key)))
-        values = [tuple(_value(parent, name) for name in best.keys) for parent in found]
+        values = [tuple(value_at(parent, name) for name in best.keys) for parent in found]
         for place, name in enumerate(best.keys):
-            if all(value[place] is _MISSING for value in values):
+            if all(value[place] is NO_VALUE for value in values):
                 message = f"is {short_json(best.per)}; none of the {len(found)} runs has a value at {name}"
                 raise ChainError(f"{key}.best.per", message)
         if results is None or results.num_pending(found):
@@ -263,7 +263,7 @@ class UpstreamRuns:
             return found
         if not isinstance(where, Mapping):
             raise ChainError(key, f"is {short_json(where)}; it must be a table of dotted keys, such as {{method.name: rigl}}")
-        kept = [parent for parent in found if all(_has_value(parent, name, value) for name, value in where.items())]
+        kept = [parent for parent in found if all(value_at(parent, name) == value for name, value in where.items())]
         if not kept:
             raise ChainError(key, f"is {short_json(where)}; none of the {len(found)} runs has these values")
         return kept
@@ -288,25 +288,6 @@ def _locate_folder(source: str, key: str) -> Location:
         return located(source).expanduser()
     except ValueError as error:
         raise ChainError(key, f"is {short_json(source)}: {error}") from error
-
-
-def _has_value(parent: Parent, dotted: str, value: Any) -> bool:
-    return bool(_value(parent, dotted) == value)
-
-
-def _value(parent: Parent, dotted: str) -> Any:
-    """Returns what the spec of a run has at a dotted key; `_MISSING` where it has no such key."""
-    table: Any = {"kind": parent.kind, "seed": parent.seed, **parent.resolved}
-    if parent.kind in kinds():  # the run, the key or both may be older than a new name
-        job_class = find_job(parent.kind)
-        table, dotted = with_all_present_keys(job_class, table), present_key(job_class, table, dotted)
-    for name in dotted.split("."):
-        table = table.get(name, _MISSING) if isinstance(table, Mapping) else _MISSING
-    return table
-
-
-# Not None, which a spec may give as a value.
-_MISSING = object()
 
 
 def is_reference(table: Any) -> bool:

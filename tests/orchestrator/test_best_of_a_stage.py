@@ -199,3 +199,17 @@ def test_an_adaptive_search_on_a_choice_is_refused() -> None:
         UsageError, match=r"stages.tune.search: proposes jobs whose parents are not known in advance"
     ):
         load_spec(chain("val/accuracy", tune={**tune, "method": {"name": "static", "density": 0.5}}))
+
+
+def test_a_choice_among_runs_of_a_cache_is_made_and_its_jobs_are_taken_too(
+    trained: Path, tmp_path: Path
+) -> None:
+    tables = chain({"metric": "val/accuracy", "per": "method.density"})
+    results = run(tables, tmp_path, local=True, cache_from=[trained])
+    assert results.exit_code == ExitCode.FINISHED
+    columns = ["run_key", "started_at"]
+    taken, there = (
+        found.runs()[columns].sort_values("run_key").to_numpy().tolist()
+        for found in (results, Results(trained))
+    )
+    assert taken == there

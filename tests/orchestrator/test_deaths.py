@@ -28,7 +28,10 @@ SPEC: dict[str, Any] = {
     "method": {"name": "static", "density": 0.5},
     "budget": {"steps": 2, "batch_size": 16},
 }
-STAGES = {"name": "dying", "stages": {"first": SPEC, "second": {**SPEC, "seeds": [5]}}}
+STAGES = {  # with other resources, so that they run one after the other
+    "name": "dying",
+    "stages": {"first": SPEC, "second": {**SPEC, "seeds": [5], "resources": {"place_within_s": 100.0}}},
+}
 
 
 def test_a_full_gpu_is_no_node_that_ran_low() -> None:

@@ -1,7 +1,6 @@
 """Specs with stages: references, run keys, refused specs, and whole runs of a chain."""
 
 import json
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -202,19 +201,21 @@ def test_another_study_consumes_the_runs_of_a_finished_folder(tmp_path: Path) ->
     assert [job.key for job in again.jobs] == [job.key for job in alone.jobs]
 
 
-def test_jobs_that_consume_a_failed_run_wait_and_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_jobs_that_consume_a_failed_run_fail_with_the_reason(tmp_path: Path) -> None:
     """With the second rate the evaluating network's numbers overflow, so that job fails."""
     tables = chain(distil={"seeds": 1, "grid": {"evaluation.lr": [0.01, 1e30]}, "method": {"name": "random", "ipc": 2}})
-    with caplog.at_level(logging.WARNING):
-        results = run(tables, tmp_path, local=True)
-    assert "1 jobs of stage train wait for runs that did not finish" in caplog.text
+    results = run(tables, tmp_path, local=True)
     assert results.exit_code == ExitCode.FAILED
     runs = results.runs()
     assert sorted(zip(runs["stage"], runs["status"], strict=True)) == [
         ("distil", "COMPLETED"),
         ("distil", "FAILED"),
         ("train", "COMPLETED"),
+        ("train", "FAILED"),
     ]
+    failed = runs[runs["status"] == "FAILED"].set_index("stage")
+    cause = failed.loc["distil", "error"].strip().splitlines()[-1]
+    assert failed.loc["train", "error"] == f"its input {failed.loc['distil', 'run_key']} of stage distil failed: {cause}"
 
 
 def test_no_trial_waits_at_a_rung_for_jobs_that_consume_a_failed_run(tmp_path: Path) -> None:
@@ -228,8 +229,10 @@ def test_no_trial_waits_at_a_rung_for_jobs_that_consume_a_failed_run(tmp_path: P
     results = run(chain(train=train, distil=distil), tmp_path, local=True)
     runs = results.runs()
     ended = runs[runs["stage"] == "train"].sort_values("started_at").drop_duplicates("run_key", keep="last")
-    assert set(ended["status"]) == {"COMPLETED", "PRUNED"}
-    assert len(ended) == 6
+    assert ended["status"].value_counts()["FAILED"] == 6  # their input has failed
+    others = set(ended["status"]) - {"FAILED"}
+    assert others == {"COMPLETED", "PRUNED"}
+    assert len(ended) == 12
     assert results.exit_code == ExitCode.FAILED
 
 

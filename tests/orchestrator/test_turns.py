@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.variant_generator import generate_variants
 
-from pruneyard.orchestrator.ray_backend.tune_patches import FIFOByIndex, sequential_index
+from pruneyard.orchestrator.ray_backend.runnable_trials import RunnableTrials
+from pruneyard.orchestrator.ray_backend.tune_patches import FIFOByIndex
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +33,40 @@ class FakeController:
         return self.trials
 
 
-def test_every_sample_is_the_next_place() -> None:
+class Bundle(list[Any]):
+    """A bundle; only its identity matters here."""
+
+
+def test_every_sample_is_the_next_bundle_and_one_that_became_ready_comes_first() -> None:
     """Tune copies the spec for each trial, which must not restart the count."""
-    space = {"index": sequential_index(), "other": 1}
-    found: list[Any] = [config for _ in range(50) for _, config in generate_variants(space)]
-    assert [config["index"] for config in found] == list(range(50))
-    assert next(generate_variants({"index": sequential_index()}))[1] == {"index": 0}, "another study counts for itself"
+    bundles = [Bundle() for _ in range(4)]
+    trials = RunnableTrials(bundles[:3], max_live=2)
+
+    def sample() -> Any:
+        ((_, config),) = generate_variants(trials.param_space())
+        return config
+
+    assert [sample() for _ in range(2)] == [{"index": 0, "bundle": 0}, {"index": 1, "bundle": 1}]
+    trials.add(bundles[3], "its input")
+    assert [sample() for _ in range(2)] == [{"index": 2, "bundle": "its input"}, {"index": 3, "bundle": 2}]
+    assert [id(bundle) for bundle in trials.created] == [id(bundles[place]) for place in (0, 1, 3, 2)]
+
+
+def test_trials_are_created_while_slots_are_free_and_end_when_none_can_start_another() -> None:
+    trials = RunnableTrials([Bundle(), Bundle(), Bundle()], max_live=2)
+    trials.add_configurations({"study": {"run": tune.Trainable, "config": trials.param_space(), "num_samples": 9}})
+    first, second = trials.next_trial(), trials.next_trial()
+    assert first is not None
+    assert second is not None
+    assert trials.next_trial() is None  # no slot
+    trials.on_trial_complete(first.trial_id)
+    third = trials.next_trial()
+    assert third is not None
+    for trial in (second, third):
+        assert not trials.is_finished()  # a job may wait for this trial
+        trials.on_trial_complete(trial.trial_id, error=True)
+    assert trials.next_trial() is None
+    assert trials.is_finished()
 
 
 def test_the_first_that_waits_is_next() -> None:
