@@ -13,8 +13,6 @@ from pruneyard.orchestrator.results import Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
-pytestmark = pytest.mark.slow
-
 TRAININGS = ("real", "siblings", "synthetic")
 REDUCED: dict[str, Any] = {
     "distil.method.iterations": 5,
