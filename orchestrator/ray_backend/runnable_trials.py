@@ -52,7 +52,7 @@ class RunnableTrials(BasicVariantGenerator):
 
     def next_trial(self) -> TuneTrial | None:
         """Returns a new trial; None if no bundle can start, or as many trials as allowed are live."""
-        if not self._waiting or len(self._live) >= self._max_live:
+        if self.is_finished() or not self._waiting or len(self._live) >= self._max_live:
             return None
         trial: TuneTrial | None = super().next_trial()  # type: ignore[no-untyped-call]
         if trial is not None:
@@ -65,8 +65,9 @@ class RunnableTrials(BasicVariantGenerator):
         self._live.discard(trial_id)
 
     def is_finished(self) -> bool:
-        """Returns whether no bundle can start, and none will: only running trials let others start."""
-        return not self._waiting and not self._live
+        """Returns whether no bundle can start, and none will: only running trials let others start, and none after a stop."""
+        is_stopped: bool = super().is_finished()  # Tune calls `set_finished` when a study stops
+        return is_stopped or (not self._waiting and not self._live)
 
     def save_to_dir(self, dirpath: str, session_str: str = "", **kwargs: Any) -> None:
         """Saves nothing: a study that is resumed is planned again."""

@@ -69,6 +69,17 @@ def test_trials_are_created_while_slots_are_free_and_end_when_none_can_start_ano
     assert trials.is_finished()
 
 
+def test_a_stopped_study_has_no_more_trials_although_bundles_wait() -> None:
+    trials = RunnableTrials([Bundle(), Bundle()], max_live=1)
+    trials.add_configurations({"study": {"run": tune.Trainable, "config": trials.param_space(), "num_samples": 2}})
+    running = trials.next_trial()
+    assert running is not None
+    trials.set_finished()  # Tune's way of telling that the study stops
+    assert trials.is_finished()
+    trials.on_trial_complete(running.trial_id)
+    assert trials.next_trial() is None
+
+
 def test_the_first_that_waits_is_next() -> None:
     waiting = {FakeTrial(index) for index in (7, 3, 12, 5)}
     controller = FakeController(waiting | {FakeTrial(1, TuneTrial.RUNNING), FakeTrial(2, TuneTrial.ERROR)})
