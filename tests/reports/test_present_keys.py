@@ -10,19 +10,25 @@ from pruneyard.reports.renamed_keys import RENAMED, RENAMED_BY_NAME, present_key
 from pruneyard.workloads.plugins import find, find_job, kinds, names
 
 
-def paths(cls: type[Any], old: str, new: str, spec: dict[str, str], above: tuple[type, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yields every key below a table: its first name, its present name, and the plug-ins above it."""
+def paths(cls: type[Any], old: str, new: str, spec: dict[str, str], above: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yields every key below a table: its first name, its present name, and the plug-ins above it.
+
+    above: the families, or classes of no family, of the tables around it.
+    """
     first = {present: was for was, present in old_keys_of(cls).items()}
     for name, hint in hints_of(cls).items():
         was = f"{old}{first.get(name, name)}"
         yield was, f"{new}{name}", spec
         marker = plugin_of(hint) or plugins_of(hint)
         inside = [(find(marker.family, choice), choice) for choice in names(marker.family)] if marker else [(hint, "")]
+        kind_of_table: object = marker.family if marker else hint
+        # A source of a source of a source has no other keys than a source of a source.
+        if above.count(kind_of_table) == 2:
+            continue
         for inner, choice in inside:
-            # A source of a source of a source has no other keys than a source of a source.
-            if dataclasses.is_dataclass(inner) and isinstance(inner, type) and above.count(inner) < 2:
+            if dataclasses.is_dataclass(inner) and isinstance(inner, type):
                 chosen = {**spec, f"{was}.name": choice} if choice else spec
-                yield from paths(inner, f"{was}.", f"{new}{name}.", chosen, (*above, inner))
+                yield from paths(inner, f"{was}.", f"{new}{name}.", chosen, (*above, kind_of_table))
 
 
 def test_every_first_name_becomes_the_present_one_and_no_present_one_changes() -> None:
