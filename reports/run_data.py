@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from pruneyard.reports.cells import flat_spec
-from pruneyard.reports.glossary import measure_title
+from pruneyard.reports.glossary import cost_names, measure_title
 from pruneyard.reports.study import Study
 
 MAX_VALUES = 300_000
@@ -35,6 +35,7 @@ def run_data(study: Study) -> dict[str, Any]:
     return {
         "columns": columns,
         "measures": [measure_title(name) for name in measures],
+        "train_time": cost_names(runs["kind"])["train_s"],
         "main": sum(name in study.measures[:4] for name in measures),
         "omitted": len(study.by_run.columns) - len(measures),
         "values": [[_plain(value) for value in values[name]] for name in measures],

@@ -242,7 +242,7 @@ function showRun(place) {
   const children = runs.run_key.filter((_, other) => parentsOf(other).includes(key));
   const values = data.measures.map((name, column) => [name, data.values[column][place]]).filter(([, value]) => value !== null);
   const facts = [["run key", key], ["status", runs.status[place]], ["attempt", runs.attempt[place]], ["started (UTC)", runs.started_at[place]],
-    ["wall time", seconds(runs.wall_s[place])], ["training time", seconds(runs.train_s[place])],
+    ["wall time", seconds(runs.wall_s[place])], [data.train_time, seconds(runs.train_s[place])],
     ["device", runs.device[place]], ["artifacts", runs.artifact[place] === null ? "none" : `${data.folders[runs.folder[place]]}/${runs.artifact[place]}`]];
   const omitted = data.omitted ? [element("p", {}, `${data.omitted} more measures are in the table metrics.`)] : [];
   show(runName(place),

@@ -1,5 +1,6 @@
 """Merges in chains: which runs are taken together, the data and the seed of a merge, and what follows it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,13 +76,13 @@ def test_runs_without_common_data_are_refused_until_it_is_given() -> None:
     assert load_spec({"name": "mixed", "stages": stages}).stages[1].jobs[0].resolved["data"]["max_train"] == 120
 
 
-def test_networks_of_different_shapes_are_refused_before_they_are_trained() -> None:
+def test_networks_of_different_shapes_are_refused_before_they_are_trained(tmp_path: Path) -> None:
     stages = {
         "dense": {**SPEC["stages"]["dense"], **TRAINED, "grid": {"model.width": [12, 13]}},
         "soup": {"kind": "merge", "input": {"from": "dense", "over": "all"}, "method": "uniform", "data": SPEC["data"]},
     }
     with pytest.raises(SpecError, match=r"whose networks differ in hidden1.weight.*one architecture only"):
-        run({"name": "mixed", "stages": stages}, local=True)
+        run({"name": "mixed", "stages": stages}, tmp_path, local=True)
 
 
 def test_a_merge_of_networks_trained_on_synthetic_sets_rests_on_the_set_too() -> None:

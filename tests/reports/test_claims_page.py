@@ -137,4 +137,4 @@ def test_hostile_settings_stay_texts_in_reasons(tmp_path, where):
     text, reader = section(tmp_path)
     assert HOSTILE in text
     assert "img" not in reader.tags
-    assert reader.tags.count("script") == len(reader.specs) + 2
+    assert reader.tags.count("script") == len(reader.specs) + 3
