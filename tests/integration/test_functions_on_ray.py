@@ -178,5 +178,6 @@ def test_two_workers_make_one_record_and_a_rank_that_raises_fails_its_run(
     assert "Connection closed" not in failed.error
     told = [json.loads(line) for line in starts.read_text().splitlines()]
     assert sorted(start["rank"] for start in told) == [0, 0, 1, 1]
-    assert len({start["pid"] for start in told}) == 4
+    # The second trial may take over the processes of the first one, each as the rank that it was.
+    assert len({start["pid"] for start in told}) == len({(start["pid"], start["rank"]) for start in told})
     head.wait_until_idle()
