@@ -54,6 +54,21 @@ class Outcome:
     blueprint: Mapping[str, Any] | None = None  # plain data from which the network of `weights` is rebuilt
     files: Mapping[str, bytes] = field(default_factory=dict)  # further files of the artifact, by name
 
+    @classmethod
+    def without_network(cls, *, train_s: float, files: Mapping[str, bytes]) -> "Outcome":
+        """Returns the outcome of a job that leaves no network, but only metrics and files."""
+        return cls(
+            predictions={},
+            weights={},
+            masks={},
+            num_parameters=None,
+            num_active=None,
+            train_flops=None,
+            train_s=train_s,
+            peak_memory_bytes=None,
+            files=files,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:

@@ -5,12 +5,13 @@ judged by the mean over its runs. All runs of the best setting are kept.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 
 from pruneyard.orchestrator.spec.codec import short_json
 from pruneyard.orchestrator.spec.direction import chosen_direction
+from pruneyard.orchestrator.spec.referenced_run import AnyRun, Run
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.orchestrator.spec.scheduler import check_metric
 from pruneyard.reports.layout import RunFolder
@@ -19,22 +20,6 @@ from pruneyard.reports.store import Store
 from pruneyard.reports.summary import history, last_values
 
 _ENDED = (Status.COMPLETED, Status.FAILED, Status.PRUNED)
-
-
-class Run(Protocol):
-    """A run that may be chosen."""
-
-    @property
-    def run_key(self) -> str: ...
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def identity(self) -> Mapping[str, Any]: ...
-
-
-AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 @dataclass(frozen=True, kw_only=True)

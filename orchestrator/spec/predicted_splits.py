@@ -2,10 +2,11 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
+from pruneyard.orchestrator.spec.referenced_run import AnyRun, Run
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.predictions import FILE, read_splits
@@ -13,22 +14,6 @@ from pruneyard.reports.predictions import FILE, read_splits
 logger = logging.getLogger(__name__)
 
 _FRACTIONS = {"val": "val_fraction", "calib": "calib_fraction"}
-
-
-class Run(Protocol):
-    """A run that a reference may name."""
-
-    @property
-    def run_key(self) -> str: ...
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def identity(self) -> Mapping[str, Any]: ...
-
-
-AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 def lacked_splits(workload: Any) -> frozenset[str]:

@@ -56,7 +56,7 @@ def test_metrics_of_the_package_are_explained_on_the_page(name: str) -> None:
 
 @each_case("model", range(len(MODELS)))
 def test_depends_on_the_runs_and_the_seed_alone(name: str, model: int) -> None:
-    """Not on torch's global generator, and not on what was measured before."""
+    """Measures again with another state of torch's global generator, after other measurements."""
     probe: Probe = build(FAMILY, name)
     with torch.random.fork_rng():
         torch.manual_seed(12345)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pool_of_networks import CONVNET, distil_along
 from safetensors.torch import load_file
 
 from pruneyard import run
@@ -19,22 +20,7 @@ from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.distill.distiller import DistillContext, RealSet
 from pruneyard.workloads.distill.methods.acc_dd import AccDD
 
-CONVNET = {"name": "convnet", "width": 4, "depth": 2}
-DISTIL: dict[str, Any] = {
-    "kind": "distill",
-    "model": CONVNET,
-    "method": {
-        "name": "acc_dd",
-        "ipc": 1,
-        "iterations": 1,
-        "steps": 2,
-        "real_batch": 6,
-        "network": {"num_images": 16},
-        "networks": {"from": "pretrain", "over": "all"},
-    },
-    "evaluation": {"networks": 1, "epochs": 1, "augment": ""},
-    "seeds": 2,
-}
+DISTIL = {**distil_along("pretrain"), "seeds": 2}
 PRETRAIN: dict[str, Any] = {
     "kind": "sparse",
     "model": CONVNET,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from in_process_command import Pruneyard
+from pool_of_networks import distil_along
 
 from pruneyard import run
 from pruneyard.orchestrator.errors import UsageError
@@ -20,20 +21,7 @@ TRAIN: dict[str, Any] = {
     "budget": {"steps": 2, "batch_size": 5},
 }
 HALF = {**TRAIN, "segment": {"until": 0.5}}
-POOL: dict[str, Any] = {
-    "kind": "distill",
-    "model": {"name": "convnet", "width": 4, "depth": 2},
-    "method": {
-        "name": "acc_dd",
-        "ipc": 1,
-        "iterations": 1,
-        "steps": 2,
-        "real_batch": 6,
-        "network": {"num_images": 16},
-        "networks": {"from": "first", "over": "all"},
-    },
-    "evaluation": {"networks": 1, "epochs": 1, "augment": ""},
-}
+POOL = distil_along("first")
 
 
 def stages(**tables: dict[str, Any]) -> dict[str, Any]:

@@ -147,6 +147,20 @@ class Source(ABC):
         return self
 
 
+class WrappingSource(Source, ABC):
+    """The base class of sources that select or change rows of another one, which their field `base` names."""
+
+    base: Source
+
+    def inputs(self) -> tuple[Path, ...]:
+        """Returns `()`: the files are those of the base."""
+        return ()
+
+    def rests_on(self) -> Source:
+        """Returns what the base rests on."""
+        return self.base.rests_on()
+
+
 @runtime_checkable
 class KnowsProbabilities(Protocol):
     """A source that knows the true class probabilities of its images, because it generates them."""

@@ -25,15 +25,5 @@ class FeatureRanker(Protocol):
 
 def untrained_progress(strength: npt.NDArray[np.number], *, wall_s: float) -> Progress:
     """Returns the only progress of a method that trains no network."""
-    outcome = Outcome(
-        predictions={},
-        weights={},
-        masks={},
-        num_parameters=None,
-        num_active=None,
-        train_flops=None,
-        train_s=wall_s,
-        peak_memory_bytes=None,
-        files={FILE: to_bytes(strength)},
-    )
+    outcome = Outcome.without_network(train_s=wall_s, files={FILE: to_bytes(strength)})
     return Progress(step=1, num_steps=1, metrics=(), outcome=outcome)

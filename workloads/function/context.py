@@ -186,7 +186,7 @@ class FunctionContext:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the run is asked to stop or to pause: then save a checkpoint, which ends it, or return.
+        """Returns whether the run is asked to stop or to pause: then save a checkpoint, which ends it, or return.
 
         Only a function with long steps needs it: a run also ends at its next report or checkpoint. All ranks get the same answer.
 

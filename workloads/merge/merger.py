@@ -52,7 +52,7 @@ class Merger(Protocol):
 
     @property
     def use_of_val(self) -> UseOfVal:
-        """What the rows of `val` are used for. Where numbers are fitted to them, `val` is not evaluated."""
+        """Returns what the rows of `val` are used for. If numbers are fitted to them, `val` is not evaluated."""
         ...
 
     def merge(self, members: Sequence[Member], context: MergeContext) -> MergedNetwork | MergedOutputs:

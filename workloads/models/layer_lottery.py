@@ -54,7 +54,7 @@ class LayerLottery:
 
     @property
     def may_sample(self) -> bool:
-        """Whether networks of the base model sample random numbers in training."""
+        """Returns whether networks of the base model sample random numbers in training."""
         return has_random_layers(self.base)
 
     def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:

@@ -32,7 +32,7 @@ class Narrowed:
 
     @property
     def may_sample(self) -> bool:
-        """Whether the base has random layers."""
+        """Returns whether the base has random layers."""
         return has_random_layers(self.base)
 
     def build(self, *, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:

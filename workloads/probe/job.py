@@ -73,15 +73,5 @@ def _progress(finding: Finding, *, elapsed: float) -> Progress:
         for (split, name), value in finding.metrics.items()
         if math.isfinite(value)
     )
-    outcome = Outcome(
-        predictions={},
-        weights={},
-        masks={},
-        num_parameters=None,
-        num_active=None,
-        train_flops=None,
-        train_s=elapsed,
-        peak_memory_bytes=None,
-        files=finding.files,
-    )
+    outcome = Outcome.without_network(train_s=elapsed, files=finding.files)
     return Progress(step=1, num_steps=1, metrics=metrics, curves=finding.curves, outcome=outcome)

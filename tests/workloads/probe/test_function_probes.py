@@ -61,7 +61,7 @@ def test_permuted_and_rescaled_copies_are_found_and_other_networks_are_not() -> 
 
 
 def test_equal_hashes_of_different_functions_are_told_apart() -> None:
-    """The same decisions at another confidence: a collision of the hash, but another function."""
+    """Compares equal decisions at different confidences: their hashes collide, but the functions differ."""
     logits = torch.randn(20, 3, generator=generator())
     outputs = [logits.log_softmax(dim=1), (2 * logits).log_softmax(dim=1), logits.log_softmax(dim=1) + 1e-6]
     hashes = [hash_of(output) for output in outputs]

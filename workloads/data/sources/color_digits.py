@@ -9,13 +9,12 @@ Reference: Arjovsky et al. 2019, Invariant Risk Minimization (arXiv:1907.02893),
 
 import colorsys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
 
 from pruneyard.workloads import plugins
-from pruneyard.workloads.data.dataset import Dataset, Source, Split
+from pruneyard.workloads.data.dataset import Dataset, Source, Split, WrappingSource
 from pruneyard.workloads.data.input_statistics import input_statistics
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.plugins import Plugin, Settings
@@ -25,7 +24,7 @@ __all__ = ["ColorDigits"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColorDigits(Source):
+class ColorDigits(WrappingSource):
     """base: a source of grey images, such as `digits` or `mnist`. seed: of the colours."""
 
     examples: ClassVar[tuple[Settings, ...]] = ({},)
@@ -39,12 +38,6 @@ class ColorDigits(Source):
         for name in ("correlation", "test_correlation"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-
-    def inputs(self) -> tuple[Path, ...]:
-        return ()
-
-    def rests_on(self) -> Source:
-        return self.base.rests_on()
 
     def load(self) -> Dataset:
         """Returns the other set in colour. Raises `ValueError` if its images are not grey."""

@@ -8,7 +8,6 @@ Reference: Hendrycks and Dietterich 2019, Benchmarking Neural Network Robustness
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 
 from pruneyard.workloads import plugins
 from pruneyard.workloads.data.corruptions.catalogue import check_corruption, corrupt
-from pruneyard.workloads.data.dataset import Dataset, Source, Split
+from pruneyard.workloads.data.dataset import Dataset, Source, Split, WrappingSource
 from pruneyard.workloads.data.input_statistics import input_statistics
 from pruneyard.workloads.plugins import Plugin, Settings
 
@@ -27,7 +26,7 @@ ROWS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corrupted(Source):
+class Corrupted(WrappingSource):
     """splits: those whose rows are corrupted. severity: 0 ... 5; 0 changes nothing. seed: of the random numbers."""
 
     examples: ClassVar[tuple[Settings, ...]] = ({"base": {"name": "digits"}, "corruption": "gaussian_noise"},)
@@ -44,12 +43,6 @@ class Corrupted(Source):
             raise ValueError(f"severity is {self.severity}; it must lie in 0 ... 5")
         if not self.splits or not set(self.splits) <= set(SPLITS) or len(set(self.splits)) < len(self.splits):
             raise ValueError(f"splits is {list(self.splits)}; it must list some of {', '.join(SPLITS)}, none of them twice")
-
-    def inputs(self) -> tuple[Path, ...]:
-        return ()
-
-    def rests_on(self) -> Source:
-        return self.base.rests_on()
 
     def load(self) -> Dataset:
         """Returns the other set with corrupted rows. Raises `ValueError` if its rows are features."""

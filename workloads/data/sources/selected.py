@@ -8,7 +8,6 @@ Reference: Guo, Zhao and Bai 2022, DeepCore: A Comprehensive Library for Coreset
 
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import nn
 from pruneyard.workloads import plugins
 from pruneyard.workloads.data.array_cache import cached_by_key
 from pruneyard.workloads.data.batches import DeviceSplit
-from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.data.dataset import Dataset, Source, WrappingSource
 from pruneyard.workloads.data.scoring import Scorer, Scoring
 from pruneyard.workloads.data.selection import Pool, Selector
 from pruneyard.workloads.fields import renamed
@@ -32,7 +31,7 @@ __all__ = ["Selected"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selected(Source):
+class Selected(WrappingSource):
     """Keeps a part of each class; exactly one of `per_class` and `fraction` must be given.
 
     model, scoring: the networks that score the rows, if the selector needs scores.
@@ -59,12 +58,6 @@ class Selected(Source):
             raise ValueError(f"per_class is {self.per_class}; it must be 1 or more")
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise ValueError(f"fraction is {self.fraction}; it must lie in (0, 1]")
-
-    def inputs(self) -> tuple[Path, ...]:
-        return ()
-
-    def rests_on(self) -> Source:
-        return self.base.rests_on()
 
     def load(self) -> Dataset:
         """Returns the other set with the selected training rows, in their order. Raises `ValueError` if a class has too few."""

@@ -9,14 +9,13 @@ Reference: Wang et al. 2018, Dataset Distillation (arXiv:1811.10959)
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
 
 from pruneyard.workloads import plugins
 from pruneyard.workloads.data.artifact_file import ArtifactFile
-from pruneyard.workloads.data.dataset import Dataset, Source, Split, check_labels
+from pruneyard.workloads.data.dataset import Dataset, Source, Split, WrappingSource, check_labels
 from pruneyard.workloads.data.multi_formation import decode, decode_labels
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.fields import renamed
@@ -28,7 +27,7 @@ FILE = "synthetic_set.safetensors"  # among the artifacts of a distill job
 
 
 @dataclass(frozen=True, kw_only=True)
-class Synthetic(ArtifactFile, Source):
+class Synthetic(ArtifactFile, WrappingSource):
     """Reads a synthetic set by path, a synthetic_set.safetensors file, or by run."""
 
     file_name: ClassVar[str] = FILE
@@ -38,12 +37,6 @@ class Synthetic(ArtifactFile, Source):
     examples: ClassVar[tuple[Settings, ...]] = ({"base": {"name": "digits"}, "path": "synthetic_set.safetensors"},)
 
     base: Annotated[Source, Plugin("data.sources")] = field(metadata=renamed("of"))
-
-    def inputs(self) -> tuple[Path, ...]:
-        return ()
-
-    def rests_on(self) -> Source:
-        return self.base.rests_on()
 
     def load(self) -> Dataset:
         """Returns the other set with the synthetic images as training rows.

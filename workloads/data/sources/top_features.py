@@ -7,12 +7,11 @@ Reference: Atashgahi et al. 2022, Quick and Robust Feature Selection (arXiv:2012
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pruneyard.workloads import plugins
 from pruneyard.workloads.data.artifact_file import ArtifactFile
-from pruneyard.workloads.data.dataset import Dataset, Source
+from pruneyard.workloads.data.dataset import Dataset, Source, WrappingSource
 from pruneyard.workloads.data.feature_ranking import FILE, read_order
 from pruneyard.workloads.data.flat_features import flattened, take_features
 from pruneyard.workloads.plugins import Plugin, Settings
@@ -21,7 +20,7 @@ __all__ = ["TopFeatures"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopFeatures(ArtifactFile, Source):
+class TopFeatures(ArtifactFile, WrappingSource):
     """Reads a ranking by path, a ranking.safetensors file, or by run."""
 
     file_name: ClassVar[str] = FILE
@@ -36,12 +35,6 @@ class TopFeatures(ArtifactFile, Source):
         if self.num < 1:
             raise ValueError(f"num is {self.num}; it must be 1 or more")
         super().__post_init__()
-
-    def inputs(self) -> tuple[Path, ...]:
-        return ()
-
-    def rests_on(self) -> Source:
-        return self.base.rests_on()
 
     def load(self) -> Dataset:
         """Returns the other set with the first `num` features of the ranking.
