@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from pruneyard.orchestrator.artifacts.run_cache import CachedRun, IncompleteRunError, RunCache
 from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
@@ -38,18 +39,22 @@ class Caches:
         """Returns the caches that `--cache` and `--cache-from` name."""
         return cls(sources=[*([] if cache is None else [cache]), *cache_from], target=cache)
 
+    @cached_property
+    def listed(self) -> Sequence[tuple[Location, frozenset[str]]]:
+        """Each source with the run keys of its entries, as they are when it is first asked for."""
+        return [(path, RunCache(path).run_keys()) for path in self.sources]
+
 
 def cached_jobs(plan: Plan, caches: Caches) -> list[tuple[Job, Location]]:
     """Returns the jobs that never completed here and that a cache has an entry of, with its folder, parents first.
 
     Only jobs whose stage decides nothing while it runs: brackets and populations keep a state of their own.
     """
-    listed = [(path, RunCache(path).run_keys()) for path in caches.sources]
     found = []
     for stage in plan.spec.stages:
         if stage.learning is None and stage.header.scheduler.name != "hyperband":
             missing = [job for job in stage.jobs if not plan.is_finished(job)]
-            found += [(job, path) for job in missing for path in [p for p, keys in listed if job.key in keys][:1]]
+            found += [(job, path) for job in missing for path in [p for p, keys in caches.listed if job.key in keys][:1]]
     return found
 
 
