@@ -308,9 +308,9 @@ def test_every_plugin_is_in_the_manual(family: str) -> None:
 
 def test_readme_counts_the_plugins() -> None:
     """Each count of the sentence is that of a family."""
-    sparse, distill, calibrators, scores = re.findall(r"(\d+) (?:sparse-|of dist|calib|OOD)", README.read_text())
-    counted = [len(names(f)) for f in ("sparse.methods", "distill.methods", "calibrate.methods", "calibrate.scores")]
-    assert [int(number) for number in (sparse, distill, calibrators, scores)] == counted
+    families = ("sparse.methods", "distill.methods", "calibrate.methods", "calibrate.scores", "merge.methods", "probe.methods")
+    stated = re.findall(r"(\d+) (?:sparse-|of dist|calib|OOD|merges|probes)", README.read_text())
+    assert [int(number) for number in stated] == [len(names(family)) for family in families]
 
 
 def test_every_packaged_spec_and_profile_is_in_a_manual() -> None:
