@@ -12,6 +12,7 @@ from pruneyard.workloads.masks.choice import choose_prunable
 from pruneyard.workloads.masks.masks import prunable_layers, prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.flops import forward_flops, network_macs
+from pruneyard.workloads.networks.functions import fixed_inputs
 from pruneyard.workloads.networks.weight_reads import weights_read_directly
 from pruneyard.workloads.plugins import find
 
@@ -160,8 +161,7 @@ class FinishedNetwork:
 
     def random_images(self, batch_size: int, *, seed: int = 0) -> Tensor:
         """Returns standard normal inputs (batch_size, *image_shape), the same for the same seed."""
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn((batch_size, *self.blueprint.image_shape), generator=generator)
+        return fixed_inputs(self.blueprint.image_shape, batch_size, seed=seed)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

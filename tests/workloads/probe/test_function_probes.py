@@ -1,6 +1,7 @@
 """Probes of what networks compute: functions, information, complexity and attributions; by hand and on planted data."""
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
@@ -12,11 +13,18 @@ from torch import Tensor, nn
 from pruneyard.testing.finished_runs import digits, finished_run, random_networks, subjects_of
 from pruneyard.workloads.data.dataset import Dataset, Split
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.networks.functions import (
+    KnownFunctions,
+    fixed_inputs,
+    function_hash,
+    hash_of,
+    log_probabilities,
+)
 from pruneyard.workloads.probe.activations import layer_inputs
 from pruneyard.workloads.probe.methods.attribution import Attribution, area
 from pruneyard.workloads.probe.methods.diffroar import Diffroar
 from pruneyard.workloads.probe.methods.feature_complexity import FeatureComplexity, information
-from pruneyard.workloads.probe.methods.functional_hash import FunctionalHash, functions, hash_of
+from pruneyard.workloads.probe.methods.functional_hash import FunctionalHash
 from pruneyard.workloads.probe.methods.information_plane import (
     compressed,
     entropy,
@@ -64,10 +72,30 @@ def test_equal_hashes_of_different_functions_are_told_apart() -> None:
     """Compares equal decisions at different confidences: their hashes collide, but the functions differ."""
     logits = torch.randn(20, 3, generator=generator())
     outputs = [logits.log_softmax(dim=1), (2 * logits).log_softmax(dim=1), logits.log_softmax(dim=1) + 1e-6]
-    hashes = [hash_of(output) for output in outputs]
-    assert len(set(hashes)) == 1
-    assert functions(hashes, outputs, tolerance=1e-3) == [0, 1, 0]
-    assert functions(hashes, outputs, tolerance=0.0) == [0, 1, 2]
+    assert len({hash_of(output) for output in outputs}) == 1
+    for tolerance, expected in ((1e-3, [None, None, "0"]), (0.0, [None, None, None])):
+        known = KnownFunctions(tolerance=tolerance)
+        assert [known.add(str(place), output) for place, output in enumerate(outputs)] == expected
+
+
+def test_a_network_that_was_never_a_run_is_known_by_its_function_in_evaluation_mode() -> None:
+    """A candidate of a search: dropout off, its modes kept; a permuted twin is found, one with other weights is not."""
+    one, other = (
+        nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)) for _ in range(2)
+    )
+    twin = deepcopy(one)
+    with torch.no_grad():
+        for layer, axis in ((1, 0), (4, 1)):
+            twin[layer].weight.copy_(one[layer].weight.flip(axis))
+        twin[1].bias.copy_(one[1].bias.flip(0))
+    inputs = fixed_inputs((3, 2, 2), 64)
+    assert torch.equal(inputs, fixed_inputs((3, 2, 2), 64))
+    assert function_hash(one, inputs) == function_hash(twin, inputs) != function_hash(other, inputs)
+    assert one.training
+    assert one[3].training
+    known = KnownFunctions()
+    found = [known.add(name, log_probabilities(net, inputs)) for name, net in (("one", one), ("other", other), ("twin", twin))]
+    assert found == [None, None, "one"]
 
 
 # information_plane
