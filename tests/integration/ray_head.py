@@ -5,7 +5,6 @@ import functools
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -89,7 +88,7 @@ def ray_head(env: Mapping[str, str], *, num_cpus: int = 2, with_token: bool = Tr
             _wait_until(functools.partial(_responds, url, head), popen, scratch / "output")
         yield head
     finally:
-        stop_node(popen)
+        kill_node(popen)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -120,18 +119,13 @@ def _responds(url: str, head: Head) -> bool:
     return False
 
 
-def stop_node(popen: "subprocess.Popen[bytes]") -> None:
-    """Stops a `ray start --block`, which ends its own processes on SIGTERM; the rest is killed by process id."""
-    children = psutil.Process(popen.pid).children(recursive=True) if popen.poll() is None else []
-    popen.send_signal(signal.SIGTERM)
-    popen.send_signal(signal.SIGCONT)  # a test may have stopped it
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        popen.wait(timeout=20)
-    _, left = psutil.wait_procs(children, timeout=5)
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout=10)
-    if popen.poll() is None:
-        popen.kill()
-        popen.wait()
+def kill_node(popen: "subprocess.Popen[bytes]") -> None:
+    """Kills a `ray start --block` and all processes below it, by process id; an orderly end takes Ray up to half a minute."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        top = psutil.Process(popen.pid)
+        processes = [top, *top.children(recursive=True)]
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=10)
+    popen.wait()

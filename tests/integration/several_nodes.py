@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import ray
 from driving import alive, is_actor
-from ray_head import STARTS_WITHIN_S, free_ports, stop_node, write_agent_port
+from ray_head import STARTS_WITHIN_S, free_ports, kill_node, write_agent_port
 
 MAX_NODES = 16  # that one test starts, including those that it kills
 FAST_FAILURE_DETECTION = {
@@ -74,12 +74,7 @@ class Node:
 
     def kill(self) -> None:
         """Kills every process of the node, as when a machine fails."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            top = psutil.Process(self.popen.pid)
-            for process in [top, *top.children(recursive=True)]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        self.popen.wait()
+        kill_node(self.popen)
 
 
 @dataclass
@@ -143,9 +138,9 @@ class Nodes:
         return node
 
     def end(self) -> None:
-        """Stops all nodes, the head last."""
+        """Kills all nodes, the head last."""
         for node in reversed(self.by_name.values()):
-            stop_node(node.popen)
+            node.kill()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from driving import driving
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
-from ray_head import free_ports, stop_node, write_agent_port
+from ray_head import free_ports, kill_node, write_agent_port
 
 from pruneyard.cluster.bundle import source_files
 
@@ -123,7 +123,7 @@ def node_with_a_mount(nodes: Cluster, out: Path, env: dict[str, str], log: Path)
         wait_for_nodes(nodes, 3, log=log)
         yield
     finally:
-        stop_node(popen)
+        kill_node(popen)
 
 
 def test_nodes_that_differ_are_named_with_what_to_do(
