@@ -1,13 +1,15 @@
-"""The fit of large matrices: the minimum of the fit in float64, never worse than the start, and within a bound of passes."""
+"""The fits of large matrices and of many rows: the minimum of the fit in float64, never worse than the start, and within a bound of passes."""
 
 import numpy as np
 import pytest
 
-from pruneyard.workloads.calibrate import large_fit, linear_fit
+from pruneyard.workloads.calibrate import large_fit, large_vector_fit, linear_fit
 from pruneyard.workloads.calibrate.calibrator import Floats, Labels
 from pruneyard.workloads.calibrate.large_fit import MAX_PASSES, fit_large_matrix
 from pruneyard.workloads.calibrate.linear_fit import fit_matrix
+from pruneyard.workloads.calibrate.methods import vector
 from pruneyard.workloads.calibrate.methods.dirichlet import Dirichlet
+from pruneyard.workloads.calibrate.methods.vector import Vector
 
 
 def made_up(num_rows: int, num_classes: int, *, seed: int = 0) -> tuple[Floats, Labels]:
@@ -80,3 +82,17 @@ def test_dirichlet_calibration_of_many_classes_takes_few_passes(monkeypatch: pyt
     np.testing.assert_allclose(np.exp(log_p).sum(axis=1), 1, atol=1e-9)
     before = -(features * 2 - np.log(np.exp(2 * features).sum(axis=1, keepdims=True)))[np.arange(4000), labels].mean()
     assert -log_p[np.arange(4000), labels].mean() < before
+
+
+@pytest.mark.parametrize("ridge", [0.001, 1.0])
+def test_vector_scaling_of_many_values_is_that_in_float64(ridge: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log-probabilities of other rows agree within 1e-3 nats, in one block and in several."""
+    features, labels = made_up(3000, 12)
+    others = made_up(200, 12, seed=1)[0]
+    exact = Vector(ridge=ridge).fit(features, labels, seed=0)
+    monkeypatch.setattr(vector, "MANY_VALUES", 0)
+    for size in (large_vector_fit.BLOCK_VALUES, 5000):
+        monkeypatch.setattr(large_vector_fit, "BLOCK_VALUES", size)
+        quick = Vector(ridge=ridge).fit(features, labels, seed=0)
+        assert quick.numbers == exact.numbers == {"converged": 1.0, "ridge": ridge}
+        np.testing.assert_allclose(quick.log_probabilities(others), exact.log_probabilities(others), atol=1e-3)

@@ -23,11 +23,13 @@ from pruneyard.workloads.calibrate.common_scale import (
     choose_penalty,
     warn_of_few_rows,
 )
+from pruneyard.workloads.calibrate.large_vector_fit import fit_large_vector
 from pruneyard.workloads.calibrate.linear_fit import LinearScores, fit_linear, typical_size
 
 __all__ = ["Vector"]
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+MANY_VALUES = 10_000_000  # logits from which on rows are fitted in float32: in float64 they take many minutes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,17 +80,16 @@ class Vector(OnCommonScale):
 def _fitted(logits_NC: Floats, labels_N: Labels, ridge: float) -> FittedVector:
     size, num_classes = typical_size(logits_NC), logits_NC.shape[1]
     scaled_NC = logits_NC / size
-    model = LinearScores(
-        scores=lambda point_P: scaled_NC * point_P[:num_classes] + point_P[num_classes:],
-        adjoint=lambda errors_NC: np.concatenate([(errors_NC * scaled_NC).sum(axis=0), errors_NC.sum(axis=0)]),
-    )
-    found_P, converged = fit_linear(
-        model,
-        labels_N,
-        # The factors of scaled logits are `size` times larger; the penalty is divided by its square to mean the same.
-        start_P=np.repeat([size, 0.0], num_classes),
-        penalty_P=np.repeat([ridge / size**2, ridge], num_classes),
-    )
+    # The factors of scaled logits are `size` times larger; the penalty is divided by its square to mean the same.
+    start_P, penalty_P = np.repeat([size, 0.0], num_classes), np.repeat([ridge / size**2, ridge], num_classes)
+    if logits_NC.size >= MANY_VALUES:
+        found_P, converged = fit_large_vector(scaled_NC, labels_N, start_P=start_P, penalty_P=penalty_P)
+    else:
+        model = LinearScores(
+            scores=lambda point_P: scaled_NC * point_P[:num_classes] + point_P[num_classes:],
+            adjoint=lambda errors_NC: np.concatenate([(errors_NC * scaled_NC).sum(axis=0), errors_NC.sum(axis=0)]),
+        )
+        found_P, converged = fit_linear(model, labels_N, start_P=start_P, penalty_P=penalty_P)
     return FittedVector(
         num_classes=np.array(num_classes),
         weight=found_P[:num_classes] / size,
