@@ -29,6 +29,7 @@ def paired_differences(study: Study, a: Selection, b: Selection, measures: Seque
 
     Settings of `a` are compared with those of `b` that agree with them in all columns but those that both selections name; a
     column that only one of them has, such as the schedule of a method, need not agree, nor does the density of the dense network.
+    Naming stages names their kinds of jobs too, and methods of two kinds need not agree: merges are compared with trainings.
 
     Repetitions are paired by the first run of their lineage where the sides share it, as two calibrators of one network do,
     else by seed. `num_pairs` counts the pairs, `num_won` those in which a is better; with fewer than two there is no interval.
@@ -40,8 +41,7 @@ def paired_differences(study: Study, a: Selection, b: Selection, measures: Seque
     Raises `ValueError` for a column or value that no setting has, and if no two settings can be compared.
     """
     sides = {"a": _selected(study, a, "a"), "b": _selected(study, b, "b")}
-    named = set(a) & set(b)
-    keys = [key for key in study.varying if key not in named]
+    keys = _compared_keys(study, set(a) & set(b))
     pairs = _pairs(sides["a"], sides["b"], keys)
     if not pairs:
         raise ValueError(
@@ -61,9 +61,9 @@ def against_baseline(
     """Returns one row per measure and setting, compared with the baseline, in the columns of `paired_differences`.
 
     Each setting (`a`) is compared with the setting of the baseline (`b`) that agrees with it in all columns but those that
-    `baseline` names and those that only one of the two has. The dense network is a reference for sparse ones and no competitor,
-    so it is left out unless it is the baseline. only: the values that columns of the compared settings must have. cells: those
-    that are compared; by default all.
+    `baseline` names and those that only one of the two has; where it names a stage, the kinds of jobs may differ, as those of a
+    soup and a training do. The dense network is a reference for sparse ones and no competitor, so it is left out unless it is the
+    baseline. only: the values that columns of the compared settings must have. cells: those that are compared; by default all.
 
     Raises `ValueError` for a column or value that no setting has, and if no setting agrees with the baseline.
     """
@@ -72,7 +72,7 @@ def against_baseline(
     others = others[~others["cell"].isin(of_baseline["cell"]) & (others["method"] != DENSE)]
     if cells is not None:
         others = others[others["cell"].isin(cells)]
-    keys = [key for key in study.varying if key not in baseline]
+    keys = _compared_keys(study, baseline)
     pairs = _pairs(others, of_baseline, keys)
     if not pairs:
         shown = ", ".join(f"{key}={value}" for key, value in baseline.items())
@@ -133,6 +133,12 @@ def _selected(study: Study, selection: Selection, side: str) -> pd.DataFrame:
     return cells
 
 
+def _compared_keys(study: Study, named: Collection[str]) -> list[str]:
+    """Returns the columns in which two settings must agree if a selection names these columns."""
+    free = {*named, "kind"} if "stage" in named else set(named)
+    return [key for key in study.varying if key not in free]
+
+
 def _pairs(left: pd.DataFrame, right: pd.DataFrame, keys: Sequence[str]) -> list[tuple[pd.Series[Any], pd.Series[Any]]]:
     rows_left, rows_right = ([row for _, row in side.iterrows()] for side in (left, right))
     pairs = [(one, other) for one in rows_left for other in rows_right if one["cell"] != other["cell"]]
@@ -142,6 +148,9 @@ def _pairs(left: pd.DataFrame, right: pd.DataFrame, keys: Sequence[str]) -> list
 def _agree(one: pd.Series[Any], other: pd.Series[Any], keys: Sequence[str]) -> bool:
     if DENSE in (one["method"], other["method"]):
         keys = [key for key in keys if key != "density"]
+    if one["kind"] != other["kind"]:
+        # A soup and a training have methods of different families, which never agree.
+        keys = [key for key in keys if key != "method"]
     return all(one[key] == other[key] or pd.isna(one[key]) or pd.isna(other[key]) for key in keys)
 
 

@@ -11,7 +11,19 @@ LARGER_IS_BETTER = {
     "insertion_gain": True,
     "deletion": False,
     "diffroar": True,
+    "error_confidence": True,
+    "concept_deletion": False,
+    "concept_deletion_gain": True,
+    "concept_insertion": True,
+    "concept_insertion_gain": True,
+    "concept_map_gain": True,
+    "concept_error": False,
+    "concept_agreement": True,
+    "concept_stability": True,
+    "shifted_accuracy": True,
 }
+
+_PAIRS = ("accuracy_shifted", "accuracy_explained", "shifted_explained", "confidence_insertion", "confidence_deletion")
 
 BOUNDS = {
     "loss_barrier": (0.0, math.inf),
@@ -28,6 +40,22 @@ BOUNDS = {
     "insertion_gain": (-1.0, 1.0),
     "diffroar": (-1.0, 1.0),
     "diffroar_random": (-1.0, 1.0),
+    "inductive_bias": (0.0, math.inf),
+    "inductive_bias_se": (0.0, math.inf),
+    "inductive_bias_counted": (0.0, math.inf),
+    "hypothesis_loss": (0.0, math.inf),
+    "target_loss": (0.0, math.inf),
+    "scored_sets": (1.0, math.inf),
+    "concept_error": (0.0, math.inf),
+    "concept_importance_top": (0.0, 1.0),
+    **dict.fromkeys(("concept_deletion_gain", "concept_insertion_gain", "concept_stability"), (-1.0, 1.0)),
+    "concept_map_gain": (-math.inf, math.inf),
+    "concept_parts": (0.0, 1.0),
+    "concept_sparsity": (0.0, 1.0),
+    "num_strategies": (1.0, math.inf),
+    "mean_confidence": (0.0, 1.0),
+    **dict.fromkeys((f"rank_{pair}" for pair in _PAIRS), (-1.0, 1.0)),
+    "rank_chance": (0.0, 1.0),
 }
 """Bounds of those that have any, besides the fractions of `LARGER_IS_BETTER`."""
 
@@ -73,6 +101,43 @@ METRICS = {
     "diffroar": "Test accuracy of networks retrained on the pixels with the largest input gradients of this network, minus that "
     "on those with the smallest; mean over the shares of pixels that are kept. Above 0: gradients rank better than chance.",
     "diffroar_random": "The same for a random ranking, which tells nothing: how far from 0 chance alone leads.",
+    "inductive_bias": "Bits that a random network of the model with a fitted last layer lacks to do as well as the trained one: "
+    "-log2 of the probability of at most its squared error, from a log-normal distribution of the loss. Far beyond the counted "
+    "bits it is an extrapolation.",
+    "inductive_bias_se": "Standard error of these bits that the number of random networks makes, to first order.",
+    "inductive_bias_counted": "-log2 of the share of random networks that reach this loss, one more counted on each side; at "
+    "most log2 of their number plus one.",
+    "hypothesis_loss": "Squared error of the random networks on test samples, summed over classes; mean over networks.",
+    "target_loss": "Squared error that the random networks are to reach: the Brier score of the trained network, unless given.",
+    "scored_sets": "Sets of regions that the search scored for one image.",
+    "error_confidence": "Highest probability of the true label while regions are put back in an order found for that label; mean "
+    "over the misclassified samples.",
+    "concept_error": "Squared error of the concepts' reconstruction of the features, relative to the variance of the features.",
+    "concept_importance_top": "Total Sobol index of the most important concept of a class, as a share of those of all concepts.",
+    "concept_deletion": "Mean probability of the predicted class while concepts are removed, the most important first: the area "
+    "below the curve.",
+    "concept_deletion_gain": "Area of deletion in a random order minus that in the order of importance.",
+    "concept_insertion": "Mean probability of the predicted class while concepts are put back, most important first: the area "
+    "below the curve.",
+    "concept_insertion_gain": "Area of insertion in the order of importance minus that in a random order.",
+    "concept_parts": "Share of the variance of the most important concept's coefficient that its parts in the layer before "
+    "explain linearly; mean over classes.",
+    "concept_map_gain": "Area below the most important concept's coefficient, relative to the whole image, while pixels are put "
+    "back in the order of its map, minus that in a random order; mean over classes.",
+    "concept_agreement": "Fraction of samples whose predicted class stays the same where the concepts stand for the features.",
+    "concept_sparsity": "Fraction of the concepts' coefficients that are 0.",
+    "concept_stability": "Cosine of concepts from even and from odd samples, matched to each other; mean over concepts.",
+    "num_strategies": "Clusters of samples of one predicted class by the importances of concepts, up to a limit; one where no "
+    "clusters are clear. Mean over classes.",
+    "shifted_accuracy": "Accuracy under corruptions, mean over corruptions, severities and the networks probed together.",
+    "mean_confidence": "Largest probability, mean over samples and over the networks probed together.",
+    "rank_accuracy_shifted": "Spearman correlation over the networks probed together of accuracy and accuracy under corruptions.",
+    "rank_accuracy_explained": "Spearman correlation over networks of accuracy and insertion gain.",
+    "rank_shifted_explained": "Spearman correlation over networks of accuracy under corruptions and insertion gain.",
+    "rank_confidence_insertion": "Spearman correlation over networks of mean confidence and insertion.",
+    "rank_confidence_deletion": "Spearman correlation over networks of mean confidence and deletion.",
+    "rank_chance": "Magnitude that a correlation of unrelated numbers of as many networks exceeds in 5% of cases, by Fisher's "
+    "approximation.",
 }
 
 TITLES = {
@@ -102,4 +167,31 @@ TITLES = {
     "insertion_gain": "insertion gain",
     "diffroar": "DiffROAR",
     "diffroar_random": "DiffROAR of a random ranking",
+    "inductive_bias": "inductive bias (bits)",
+    "inductive_bias_se": "standard error of the inductive bias",
+    "inductive_bias_counted": "inductive bias by counting (bits)",
+    "hypothesis_loss": "loss of random networks",
+    "target_loss": "target loss",
+    "scored_sets": "scored sets of regions",
+    "error_confidence": "confidence in the true label of errors",
+    "concept_error": "concept error",
+    "concept_importance_top": "importance of the top concept",
+    "concept_deletion": "concept deletion",
+    "concept_deletion_gain": "concept deletion gain",
+    "concept_insertion": "concept insertion",
+    "concept_insertion_gain": "concept insertion gain",
+    "concept_parts": "top concept explained by its parts",
+    "concept_map_gain": "concept map gain",
+    "concept_agreement": "agreement of concepts",
+    "concept_sparsity": "sparsity of concepts",
+    "concept_stability": "stability of concepts",
+    "num_strategies": "strategies per class",
+    "shifted_accuracy": "accuracy under shift",
+    "mean_confidence": "mean confidence",
+    "rank_accuracy_shifted": "correlation of accuracy and accuracy under shift",
+    "rank_accuracy_explained": "correlation of accuracy and insertion gain",
+    "rank_shifted_explained": "correlation of accuracy under shift and insertion gain",
+    "rank_confidence_insertion": "correlation of confidence and insertion",
+    "rank_confidence_deletion": "correlation of confidence and deletion",
+    "rank_chance": "correlation by chance",
 }

@@ -45,7 +45,12 @@ def attribute(
             found = inputs * gradient(network, inputs, classes)
         case "integrated_gradients":
             found = integrated_gradients(network, inputs, classes, num_steps=num_steps)
-    return (found.abs().sum(dim=1) if found.ndim > 2 else found.abs()).flatten(1)
+    return magnitude(found)
+
+
+def magnitude(values: Tensor) -> Tensor:
+    """Returns the magnitudes of values in the shape of the inputs, added over channels: (B, P)."""
+    return (values.abs().sum(dim=1) if values.ndim > 2 else values.abs()).flatten(1)
 
 
 def places_kept(attribution: Tensor, share: float) -> Tensor:

@@ -17,14 +17,13 @@ from pruneyard.workloads.data.sources.top_features import TopFeatures
 from pruneyard.workloads.features.job import FeaturesJob
 from pruneyard.workloads.features.methods.quickselection import QuickSelection, strengths
 from pruneyard.workloads.features.methods.random import Random
-from pruneyard.workloads.features.methods.variance import Variance
 from pruneyard.workloads.features.ranker import FeatureRanker
 from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.optimizers.sgd import SGD
 from pruneyard.workloads.sparse.job import SparseJob
 from pruneyard.workloads.sparse.methods.dense import Dense
 from pruneyard.workloads.training.recipe import Budget
-from pruneyard.workloads.workload import Context, InterruptedJobError, Outcome
+from pruneyard.workloads.workload import Context, Outcome
 
 SHORT = QuickSelection(epochs=3, width=64)
 
@@ -64,20 +63,6 @@ def test_features_that_never_vary_come_last(tmp_path: Path) -> None:
     assert places[never].min() > 20
 
 
-def test_labels_change_no_ranking(tmp_path: Path) -> None:
-    data = Digits(max_train=300).load()
-    shuffled = replace(data, train=replace(data.train, labels=data.train.labels[::-1].copy()))
-    for method in (SHORT, Random(), Variance()):
-        files = []
-        for name, seen in (("own", data), ("shuffled", shuffled)):
-            (tmp_path / name).mkdir(exist_ok=True)
-            files.append(ranked(method, seen, tmp_path / name).files[FILE])
-            for left in (tmp_path / name / "checkpoints").rglob("*"):
-                if left.is_file():
-                    left.unlink()
-        assert files[0] == files[1]
-
-
 def test_stored_values_rank_as_masks_do(tmp_path: Path) -> None:
     data = Digits(max_train=300).load()
     found = {}
@@ -90,22 +75,6 @@ def test_stored_values_rank_as_masks_do(tmp_path: Path) -> None:
     size = 64 * 64
     assert found["sparse"].num_active == 2 * 3 * (64 + 64) + 64 + 64  # both layers, and biases
     assert found["sparse"].num_parameters == 2 * size + 64 + 64
-
-
-def test_a_ranking_that_pauses_after_every_epoch_is_the_undisturbed_one(tmp_path: Path) -> None:
-    data = Digits(max_train=300).load()
-    (tmp_path / "whole").mkdir()
-    whole = ranked(SHORT, data, tmp_path / "whole").files[FILE]
-    checkpoints, last, num_pauses = CheckpointFolder(tmp_path / "paused"), None, 0
-    job = FeaturesJob(data=Digits(), method=SHORT)
-    while last is None:
-        try:
-            *_, last = job.run(Context(checkpoints=checkpoints, load_data=lambda _: data, should_pause=lambda: True))
-        except InterruptedJobError:
-            num_pauses += 1
-    assert num_pauses == 2
-    assert last.outcome is not None
-    assert last.outcome.files[FILE] == whole
 
 
 def test_top_features_are_the_columns_of_the_ranking(tmp_path: Path) -> None:

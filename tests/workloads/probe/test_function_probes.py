@@ -21,7 +21,8 @@ from pruneyard.workloads.networks.functions import (
     log_probabilities,
 )
 from pruneyard.workloads.probe.activations import layer_inputs
-from pruneyard.workloads.probe.methods.attribution import Attribution, area
+from pruneyard.workloads.probe.areas import area
+from pruneyard.workloads.probe.methods.attribution import Attribution
 from pruneyard.workloads.probe.methods.diffroar import Diffroar
 from pruneyard.workloads.probe.methods.feature_complexity import FeatureComplexity, information
 from pruneyard.workloads.probe.methods.functional_hash import FunctionalHash

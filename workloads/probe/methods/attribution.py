@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.plugins import Settings
+from pruneyard.workloads.probe.areas import area
 from pruneyard.workloads.probe.probe import BATCH_SIZE, Finding, Subject, check_max_samples
 from pruneyard.workloads.probe.saliency import Attribution as Method
 from pruneyard.workloads.probe.saliency import attribute, keep, places_kept
@@ -92,8 +93,3 @@ def _probability(network: nn.Module, inputs: Tensor, classes: Tensor, num_classe
     """Returns the sum over rows of the probability of `classes`."""
     probabilities = network(inputs)[:, :num_classes].softmax(dim=1)
     return float(probabilities.gather(1, classes[:, None]).sum())
-
-
-def area(values: Tensor) -> float:
-    """Returns the area below values (P,) at evenly spread places of 0 ... 1, by trapezoids."""
-    return float(torch.trapezoid(values, torch.linspace(0, 1, len(values), dtype=values.dtype)))
