@@ -17,6 +17,7 @@ from pruneyard.reports.further_table import further_table
 from pruneyard.reports.gallery import gallery
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
+from pruneyard.reports.merge_section import NOTE, merge_tables
 from pruneyard.reports.probe_tables import probe_measures, probe_tables
 from pruneyard.reports.records import Status
 from pruneyard.reports.run_data import run_data
@@ -55,8 +56,9 @@ def render(study: Study, *, live: str = "") -> str:
     with debug_mode(False):
         drawn = figures(study)
         trust = trust_section(study)
+        probes = probe_tables(study)
     further, further_note = further_table(study)
-    has_charts = any(figure.panels for figure in [*drawn, *(each for part in trust for each in part.figures)])
+    has_charts = any(figure.panels for figure in [*drawn, *(each for part in [*trust, *probes] for each in part.figures)])
     statuses = study.labelled["status"].value_counts()
     return environment.get_template("page.html").render(
         live=live,
@@ -76,7 +78,9 @@ def render(study: Study, *, live: str = "") -> str:
         failures=tables.failures(study)[: tables.MAX_FAILURES],
         claims=claims_section(study),
         trust=trust,
-        probes=probe_tables(study),
+        probes=probes,
+        merges=merge_tables(study),
+        merges_note=NOTE,
         figures=drawn,
         gallery=gallery(study),
         symbols=palette.SYMBOLS,

@@ -1,12 +1,15 @@
-"""The page's tables of probes: what was measured on finished networks, one table for each probe."""
+"""The page's sections of probes: what was measured on finished networks, a table and figures for each probe."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from pruneyard.reports import formats, summary
+from pruneyard.reports.charts.figure import Figure, undrawn
+from pruneyard.reports.charts.probes import probe_figures
 from pruneyard.reports.glossary import measure_title
 from pruneyard.reports.study import Study
 from pruneyard.reports.tables import MAX_ROWS, Table, Value, label_headers, label_values
@@ -17,10 +20,11 @@ PROBE = "probe"
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeTable:
-    """The table of one probe: a row per setting of the probed runs and a column per measure. Nothing is ranked."""
+    """The table of one probe, a row per setting of the probed runs and a column per measure, and its figures, unranked."""
 
     name: str
     table: Table
+    figures: Sequence[Figure] = ()
 
 
 def probe_tables(study: Study) -> list[ProbeTable]:
@@ -28,10 +32,22 @@ def probe_tables(study: Study) -> list[ProbeTable]:
     cells = study.cells[study.cells["kind"] == PROBE]
     found = [(name, _measures(study, name)) for name in dict.fromkeys(cells["method"])]
     return [
-        ProbeTable(name=name, table=_table(study, cells[cells["method"] == name].head(MAX_ROWS), measures))
+        ProbeTable(
+            name=name,
+            table=_table(study, cells[cells["method"] == name].head(MAX_ROWS), measures),
+            figures=_figures(study, name, cells[cells["method"] == name]),
+        )
         for name, measures in found
         if measures
     ]
+
+
+def _figures(study: Study, name: str, cells: pd.DataFrame) -> list[Figure]:
+    try:
+        return probe_figures(study, name, cells)
+    # Whatever it is, the page can do without the figures of one probe, and says which.
+    except Exception as error:
+        return [undrawn(name, error, name=f"undrawn-probe-{name.replace('_', '-')}")]
 
 
 def probe_measures(study: Study) -> list[str]:
