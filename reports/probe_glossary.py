@@ -11,6 +11,7 @@ LARGER_IS_BETTER = {
     "insertion_gain": True,
     "deletion": False,
     "diffroar": True,
+    "signal_share": True,
     "error_confidence": True,
     "concept_deletion": False,
     "concept_deletion_gain": True,
@@ -101,6 +102,8 @@ METRICS = {
     "diffroar": "Test accuracy of networks retrained on the pixels with the largest input gradients of this network, minus that "
     "on those with the smallest; mean over the shares of pixels that are kept. Above 0: gradients rank better than chance.",
     "diffroar_random": "The same for a random ranking, which tells nothing: how far from 0 chance alone leads.",
+    "signal_share": "Fraction of the pixels with the largest gradients that hold a signal whose place is known by design of the "
+    "data; in block_digits half of all pixels do.",
     "inductive_bias": "Bits that a random network of the model with a fitted last layer lacks to do as well as the trained one: "
     "-log2 of the probability of at most its squared error, from a log-normal distribution of the loss. Far beyond the counted "
     "bits it is an extrapolation.",
@@ -167,6 +170,7 @@ TITLES = {
     "insertion_gain": "insertion gain",
     "diffroar": "DiffROAR",
     "diffroar_random": "DiffROAR of a random ranking",
+    "signal_share": "share of the signal",
     "inductive_bias": "inductive bias (bits)",
     "inductive_bias_se": "standard error of the inductive bias",
     "inductive_bias_counted": "inductive bias by counting (bits)",

@@ -53,5 +53,6 @@ PROBE_METRICS = {
     "rank_confidence_insertion": "rank correlation of mean confidence and insertion over networks",
     "rank_confidence_deletion": "rank correlation of mean confidence and deletion over networks",
     "rank_chance": "magnitude that a rank correlation of unrelated numbers exceeds in 5% of cases",
+    "signal_share": "share of the pixels of largest gradients that hold a signal planted in the data",
     "sharpness": "rise of the training loss after a step of fixed length along its gradient, in nats",
 }

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruneyard.testing.finished_runs import digits, finished_run, random_networks, subjects_of
+from pruneyard.testing.finished_runs import SOURCE, digits, finished_run, random_networks, subjects_of
 from pruneyard.workloads.data.dataset import Dataset, Split
+from pruneyard.workloads.data.sources.block_digits import BlockDigits, empty_block
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
 from pruneyard.workloads.networks.functions import (
     KnownFunctions,
@@ -184,6 +185,17 @@ def test_inputs_of_layers_are_those_of_the_forward_pass() -> None:
     assert torch.allclose(network.get_submodule("classifier")(found["classifier"]), network(images), atol=1e-5)
 
 
+def test_blocks_leave_the_images_and_say_where_they_are() -> None:
+    assert empty_block(3, 3, dtype=np.uint8).tolist() == [[255, 255, 255], [255, 255, 255], [255, 255, 255]]
+    assert empty_block(5, 5, dtype=np.float32)[1].tolist() == [1, 1, 0, 1, 1]
+    source = BlockDigits(base=SOURCE)
+    data, base = source.load(), SOURCE.load()
+    assert data.image_shape == (1, 16, 8)
+    places = source.signal_places(data.test.images).reshape(-1, 16, 8)
+    assert (places.sum(axis=(1, 2)) == 64).all()
+    np.testing.assert_array_equal(data.test.images[:, 0][places].reshape(-1, 8, 8), base.test.images[:, 0])
+
+
 # attribution
 
 
@@ -260,6 +272,25 @@ def test_retraining_tells_a_network_that_looks_at_the_planted_pixel_from_one_tha
     away = torch.arange(1.0, 17.0)
     away[6] = 0.0
     assert table.measure([subject_on_planted(away)], seed=0).metrics["attribution", "diffroar"] < -0.3
+
+
+def test_the_share_of_the_signal_is_that_of_the_half_that_a_network_looks_at() -> None:
+    """Of 32 places, one network reads the upper half alone: where the signal is above, all of its pixels hold it, else none."""
+    source = BlockDigits(base=SOURCE)
+    data = source.load()
+    above = source.signal_places(data.test.images)[:, 0]
+    weight = torch.rand(10, 128, generator=generator()) + 1
+    weight[:, 64:] = 0
+    weight[0] *= -1  # so that no class has a gradient of 0 everywhere
+    model, mean, std = {"name": "mlp", "depth": 0}, data.mean, data.std
+    blueprint = Blueprint(model=model, image_shape=(1, 16, 8), num_outputs=10, mean=mean, std=std)
+    weights = {"classifier.weight": weight, "classifier.bias": torch.zeros(10)}
+    run = finished_run(FinishedNetwork.of(blueprint, weights=weights, masks={}))
+    run = replace(run, source=lambda: source, data_fingerprint=lambda: None)
+    subject = Subject(run=run, device=torch.device("cpu"), load_data=lambda _: data)
+    found = Diffroar(shares=(0.1,), epochs=1).measure([subject], seed=0)
+    assert found.metrics["attribution", "signal_share"] == pytest.approx(above.mean())
+    assert 0.2 < above.mean() < 0.8
 
 
 def test_a_random_ranking_has_no_difference_beyond_chance() -> None:

@@ -3,7 +3,9 @@
 The training and test rows are reduced to the share of pixels with the largest gradients of the network, and to the share with the
 smallest; all others become the mean input. A new network of the same model, without masks, is trained on each, from the same
 start. `diffroar` is the test accuracy on the largest minus that on the smallest; above 0, gradients rank better than chance. The
-control `diffroar_random` is the same for a random ranking, whose largest and smallest pixels are alike.
+control `diffroar_random` is the same for a random ranking, whose largest and smallest pixels are alike. On data whose signal is
+planted, such as `block_digits`, `signal_share` is the share of the kept pixels of test rows that hold the signal; half of the
+pixels of `block_digits` do, so 0.5 is chance.
 
 The gradient is that of the logit of the label, summed over channels in magnitude. Only the abstract was at hand. Unverified: the
 recipe of the retrained networks, which is SGD with momentum here, and that the difference is one at equal shares.
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pruneyard.workloads.data.batches import DeviceSplit, epoch_order
+from pruneyard.workloads.data.planted import PlantedSignal
 from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.probe.probe import BATCH_SIZE, Finding, Subject, check_max_samples
 from pruneyard.workloads.probe.saliency import Attribution, attribute, keep, places_kept
@@ -68,6 +71,10 @@ class Diffroar:
         rankings: dict[str, Attribution] = {"diffroar": "gradient", "diffroar_random": "random"}
         for name, method in rankings.items():
             ranked = {part: _ranked(network, rows, method, seed) for part, rows in splits.items()}
+            if name == "diffroar" and isinstance(source := subject.run.source(), PlantedSignal):
+                planted = torch.from_numpy(source.signal_places(splits["test"].images.cpu().numpy()))
+                found = [float(planted[places_kept(ranked["test"][1].cpu(), share)].double().mean()) for share in self.shares]
+                metrics["attribution", "signal_share"] = sum(found) / len(found)
             differences = []
             for share in self.shares:
                 largest, smallest = (self._accuracy(subject, ranked, share, flip, seed) for flip in (False, True))
