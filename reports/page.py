@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pruneyard.reports import glossary, palette, prose, tables
 from pruneyard.reports.charts.catalog import figures
-from pruneyard.reports.charts.figure import embeddable_json, script_bundle
+from pruneyard.reports.charts.figure import Figure, embeddable_json, script_bundle
 from pruneyard.reports.claims.section import claims_section
 from pruneyard.reports.comparison_section import comparisons
 from pruneyard.reports.durable import write_durably
@@ -18,7 +18,7 @@ from pruneyard.reports.gallery import gallery
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.merge_section import NOTE, merge_tables
-from pruneyard.reports.probe_tables import probe_measures, probe_tables
+from pruneyard.reports.probe_tables import ProbeTable, probe_measures, probe_tables
 from pruneyard.reports.records import Status
 from pruneyard.reports.run_data import run_data
 from pruneyard.reports.study import Study
@@ -58,7 +58,8 @@ def render(study: Study, *, live: str = "") -> str:
         trust = trust_section(study)
         probes = probe_tables(study)
     further, further_note = further_table(study)
-    has_charts = any(figure.panels for figure in [*drawn, *(each for part in [*trust, *probes] for each in part.figures)])
+    of_trust = [figure for part in trust for figure in part.figures]
+    has_charts = any(figure.panels for figure in [*drawn, *of_trust, *_of_probes(probes)])
     statuses = study.labelled["status"].value_counts()
     return environment.get_template("page.html").render(
         live=live,
@@ -91,6 +92,10 @@ def render(study: Study, *, live: str = "") -> str:
         run_data=embeddable_json(run_data(study)),
         bundle=script_bundle() if has_charts else "",
     )
+
+
+def _of_probes(probes: Sequence[ProbeTable]) -> list[Figure]:
+    return [figure for each in probes for figure in each.figures]
 
 
 def _spec(folder: RunFolder) -> str:

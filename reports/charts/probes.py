@@ -209,7 +209,7 @@ def matrices(study: Study, cells: pd.DataFrame, name: str, *, title: str, x: str
         own = own[own["key"].isin(order)]
         table = pd.DataFrame({"row": own["key"], "column": own["x"].astype(int) + 1, "value": own["y"]})
         table["one"], table["other"] = table["row"] + " (" + own["count"].astype(str) + " rows)", table["column"].astype(str)
-        top = table.loc[table["value"].idxmax()]
+        top = table.iloc[int(table["value"].to_numpy().argmax())]
         words = f"{title}, {label}: the largest is {x} {top['column']} of {top['row']}"
         return _matrix(table, title=label, words=words, y="", x=x, order=order)
 

@@ -52,7 +52,8 @@ class _Rows:
             p -= p * p
             sums_2C[0] += (p * features * features).sum(dim=0).double().numpy()
             sums_2C[1] += p.sum(dim=0).double().numpy()
-        return sums_2C.ravel() / self.num_rows
+        mean_2C: Floats = sums_2C.ravel() / self.num_rows
+        return mean_2C
 
     def _log_probabilities(self, point_P: Floats) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yields features, labels and log-probabilities of every block; the last may be overwritten."""

@@ -122,7 +122,7 @@ def class_score(network: nn.Module, bank: Bank, classes: Tensor, *, num_classes:
     def score(variants: Tensor) -> Tensor:
         with torch.set_grad_enabled(variants.requires_grad):
             logits = layer(bank.reconstructed(variants).float().to(device))[..., :num_classes]
-            probabilities = logits.double().cpu().softmax(dim=-1)
+            probabilities: Tensor = logits.double().cpu().softmax(dim=-1)
             return probabilities.gather(2, classes[:, None, None].expand(-1, variants.shape[1], 1))[..., 0]
 
     return score

@@ -36,7 +36,7 @@ def set_score(network: nn.Module, inputs: Tensor, classes: Tensor, regions: Tens
         num, trials = chosen.shape[:2]
         repeated = inputs.repeat_interleave(trials, dim=0)
         kept = chosen.flatten(0, 1)[:, regions]
-        found = network(keep(repeated, kept))[:, :num_classes].softmax(dim=1)
+        found: Tensor = network(keep(repeated, kept))[:, :num_classes].softmax(dim=1)
         return found.gather(1, classes.repeat_interleave(trials)[:, None]).view(num, trials)
 
     def score(chosen: Tensor) -> Tensor:

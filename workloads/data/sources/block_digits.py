@@ -67,4 +67,5 @@ def empty_block(height: int, width: int, *, dtype: npt.DTypeLike) -> npt.NDArray
     edge = (rows == 0) | (rows == height - 1) | (columns == 0) | (columns == width - 1)
     across = np.rint(rows * (width - 1) / max(1, height - 1)).astype(int)
     lines = edge | (columns == across) | (columns == width - 1 - across)
-    return (lines * (255 if np.dtype(dtype) == np.uint8 else 1)).astype(dtype)
+    block: npt.NDArray[np.generic] = (lines * (255 if np.dtype(dtype) == np.uint8 else 1)).astype(dtype)
+    return block

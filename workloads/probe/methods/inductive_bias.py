@@ -128,7 +128,8 @@ def ridge_outputs(inputs: Tensor, targets: Tensor, new_inputs: Tensor, *, ridge:
     gram = centred.T @ centred
     gram.diagonal().add_(ridge * gram.diagonal().mean().clamp(min=1e-12))
     weights = torch.linalg.solve(gram, centred.T @ (targets - target_mean))
-    return target_mean + (new_inputs - mean) @ weights
+    outputs: Tensor = target_mean + (new_inputs - mean) @ weights
+    return outputs
 
 
 def _brier(subject: Subject, max_samples: int | None) -> float:

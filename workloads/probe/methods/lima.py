@@ -127,7 +127,8 @@ _NAMES = ("insertion search", "deletion search", "insertion gradient", "deletion
 @torch.no_grad()
 def _probability(network: nn.Module, inputs: Tensor, classes: Tensor, kept: Tensor, num_classes: int) -> Tensor:
     """Returns the probability of `classes` with the places `kept: (B, P)` alone, (B,)."""
-    return network(keep(inputs, kept))[:, :num_classes].softmax(dim=1).gather(1, classes[:, None])[:, 0]
+    logits: Tensor = network(keep(inputs, kept))[:, :num_classes]
+    return logits.softmax(dim=1).gather(1, classes[:, None])[:, 0]
 
 
 def _curves(
