@@ -9,7 +9,6 @@ from pruneyard.orchestrator.planning.data_changes import DataRecords
 from pruneyard.orchestrator.planning.plan import Plan
 from pruneyard.orchestrator.progress.display import Display
 from pruneyard.orchestrator.progress.monitor import Monitor
-from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 from pruneyard.workloads.data.dataset import Dataset, Source
@@ -52,12 +51,12 @@ class StudyRun:
         if self.fail_fast:
             self.stop.request()
 
-    def backend_arguments(self, resources: Resources) -> dict[str, Any]:
+    def backend_arguments(self) -> dict[str, Any]:
         """Returns the keyword arguments that `run_local` and `run_study` share."""
         return {
             "study": self.plan.spec.name,
             "folder": self.folder,
-            "resources": resources,
+            "shapes": list(dict.fromkeys(stage.header.resources for stage in self.plan.spec.stages)),
             "data": self.data,
             "monitor": self.monitor,
             "stop": self.stop,

@@ -22,8 +22,6 @@ def attempts_to_retry(
     crashes: Mapping[str, str],
     num_crashes: dict[str, int],
     study_run: StudyRun,
-    *,
-    num_workers: int,
 ) -> list[PlannedAttempt]:
     """Records every attempt whose process crashed, and returns the next attempts of those that are retried.
 
@@ -32,7 +30,6 @@ def attempts_to_retry(
         crashes: the errors of those whose process crashed, by run key.
         num_crashes: how often each job has crashed in this call; it is updated.
         study_run: the call of `run`.
-        num_workers: for the record.
 
     An attempt may also end without a record and without a crash: its process crashed in an earlier job of its bundle.
     """
@@ -67,7 +64,7 @@ def attempts_to_retry(
                 started_at=now,
                 wall_s=0.0,
                 device="unknown",
-                num_workers=num_workers,
+                num_workers=planned.resources.workers,
                 error=error,
             ),
             [],

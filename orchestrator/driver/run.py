@@ -21,11 +21,8 @@ from pruneyard.orchestrator.driver.cached_runs import Caches, add_to_cache, cach
 from pruneyard.orchestrator.driver.context import StudyRun
 from pruneyard.orchestrator.driver.handed_over_data import data_table, keep_in, restore_from
 from pruneyard.orchestrator.driver.stage_groups import RunAttempts
-from pruneyard.orchestrator.driver.stages import (
-    check_ready_jobs,
-    run_stages,
-    write_study_plan,
-)
+from pruneyard.orchestrator.driver.stages import check_ready_jobs, run_stages
+from pruneyard.orchestrator.driver.study_plan import write_study_plan
 from pruneyard.orchestrator.errors import ClusterError, ExitCode, UsageError
 from pruneyard.orchestrator.local_backend.study import run_local
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt

@@ -1,22 +1,18 @@
-"""Runs stages together, so that a job starts as soon as its own inputs are finished."""
+"""Which stages run together, and what makes their attempts ready to run: located inputs, loaded data, no failed input."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
 from pruneyard.orchestrator.driver.context import StudyRun
-from pruneyard.orchestrator.driver.retries import attempts_to_retry
-from pruneyard.orchestrator.early_stopping.asha_median import load_early_stopper
-from pruneyard.orchestrator.errors import UsageError
-from pruneyard.orchestrator.execution.later_jobs import LaterJobs
 from pruneyard.orchestrator.execution.record import make_record
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt, order_by_parents
 from pruneyard.orchestrator.planning.preflight import check_jobs, load_data
-from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.orchestrator.spec.stage import Stage
+from pruneyard.orchestrator.spec.stage_order import referred
 from pruneyard.reports.attempt import Attempt
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
@@ -24,55 +20,21 @@ from pruneyard.reports.store import Store
 
 logger = logging.getLogger(__name__)
 
-RunAttempts = Callable[..., Mapping[str, str]]
-"""The type of `run_local` and `run_study`, which return the errors of crashed processes by run key."""
+RunAttempts = Callable[..., None]
+"""The type of `run_local` and `run_study`."""
 
 
-def stages_together(stages: Sequence[Stage], first: int) -> Sequence[Stage]:
-    """Returns the stages that run together, from the one at index `first` on.
+def next_stages(stages: Sequence[Stage]) -> Sequence[Stage]:
+    """Returns those of the stages that are left, in their order, that run together now.
 
-    Only stages of a grid do, without early stopping: a search, a scheduler or a choice decides by the runs of whole stages. Their
-    trials request the same resources.
+    All do, a search or a choice among runs included, but those under `hyperband` and those that depend on one of them: its
+    trainings pause until their bracket has arrived. A stage under `hyperband` runs alone, once no other can run before it.
     """
-    group = [stages[first]]
-    for stage in stages[first + 1 :]:
-        if not all(map(_decides_nothing, (group[0], stage))) or stage.header.resources != group[0].header.resources:
-            break
-        group.append(stage)
-    return group
-
-
-def _decides_nothing(stage: Stage) -> bool:
-    return stage.learning is None and not stage.waits_for and stage.header.scheduler.name == "fifo"
-
-
-def run_together(
-    stages: Sequence[Stage], study_run: StudyRun, *, only: frozenset[Status | None] | None, run_attempts: RunAttempts
-) -> None:
-    """Runs the jobs of several stages that are not finished, each as soon as its upstream runs are; crashed ones are retried."""
-    jobs = list({job.key: job for stage in stages for job in stage.jobs}.values())
-    resources = stages[0].header.resources
-    left = study_run.plan.attempts(jobs, only=only)
-    num_crashes: dict[str, int] = {}
-    early_stopper = load_early_stopper(Scheduler(), jobs, study_run.folder)  # which stops none
-    while not study_run.stop.requested:
-        left, plan = fail_dependants(left, study_run), study_run.plan
-        ready = [planned for planned in left if plan.is_ready(planned.job)]
-        if not ready:
-            break
-        ready = prepared(ready, study_run)
-        waiting = [(planned, runs) for planned in left if (runs := plan.unfinished_parents(planned.job))]
-        later = LaterJobs(waiting, prepare=lambda attempts: _prepared_later(attempts, study_run))
-        study_run.monitor.expect([*ready, *(planned for planned, _ in waiting)])
-        crashes = run_attempts(ready, later=later, early_stopper=early_stopper, **study_run.backend_arguments(resources))
-        started = [*ready, *later.started]
-        retries = attempts_to_retry(started, crashes, num_crashes, study_run, num_workers=resources.workers)
-        study_run.plan = study_run.plan.reread()
-        known = {planned.job.key for planned in started}
-        unstarted = [p for p, _ in waiting if p.job.key not in known and study_run.plan.status(p.job) is not Status.FAILED]
-        left = [*retries, *unstarted]
-    if left and not study_run.stop.requested:
-        logger.warning("%d jobs wait for runs that did not finish", len(left))
+    behind = set[str | None]()
+    for stage in stages:
+        if stage.header.scheduler.name == "hyperband" or behind.intersection(referred(stage.tables)):
+            behind.add(stage.name)
+    return [stage for stage in stages if stage.name not in behind] or stages[:1]
 
 
 def prepared(attempts: Sequence[PlannedAttempt], study_run: StudyRun) -> list[PlannedAttempt]:
@@ -91,27 +53,19 @@ def prepared(attempts: Sequence[PlannedAttempt], study_run: StudyRun) -> list[Pl
     return complete
 
 
-def _prepared_later(attempts: Sequence[PlannedAttempt], study_run: StudyRun) -> list[PlannedAttempt]:
-    """Returns as `prepared` does; a job that cannot run fails alone, since others are running."""
-    ready: list[PlannedAttempt] = []
-    for planned in attempts:
-        try:
-            ready += prepared([planned], study_run)
-        except UsageError as error:
-            _record_failures([(planned, str(error))], study_run)
-    return ready
-
-
-def fail_dependants(attempts: Sequence[PlannedAttempt], study_run: StudyRun) -> list[PlannedAttempt]:
+def fail_dependants(
+    attempts: Sequence[PlannedAttempt], study_run: StudyRun, *, failed: Collection[str]
+) -> list[PlannedAttempt]:
     """Records every attempt as failed that needs a failed run which does not run again, and returns the others.
 
     attempts: in the order of the spec, so that failures reach jobs that need other such jobs.
+    failed: the run keys of these runs; those of the attempts are left out.
     """
     plan = study_run.plan
-    own = {job.key: job for job in plan.spec.jobs}
-    failed = {job.key for job in plan.spec.jobs if plan.status(job) is Status.FAILED} - {p.job.key for p in attempts}
-    if not failed:
+    failed = set(failed) - {planned.job.key for planned in attempts}
+    if not failed or not any(failed.intersection(planned.job.parents) for planned in attempts):
         return list(attempts)
+    own = {job.key: job for job in plan.spec.jobs}
     errors = _last_lines(study_run.folder)
     left, doomed = list[PlannedAttempt](), list[tuple[PlannedAttempt, str]]()
     for planned in attempts:
@@ -124,7 +78,7 @@ def fail_dependants(attempts: Sequence[PlannedAttempt], study_run: StudyRun) -> 
         doomed.append((planned, errors[planned.job.key]))
     if doomed:
         study_run.monitor.expect([planned for planned, _ in doomed])
-        _record_failures(doomed, study_run)
+        record_failures(doomed, study_run)
         study_run.plan = plan.reread()
     return left
 
@@ -136,7 +90,7 @@ def _last_lines(folder: RunFolder) -> dict[str, str]:
     return {key: error.strip().splitlines()[-1] for key, status, error in rows if status == Status.FAILED.value and error}
 
 
-def _record_failures(failures: Sequence[tuple[PlannedAttempt, str]], study_run: StudyRun) -> None:
+def record_failures(failures: Sequence[tuple[PlannedAttempt, str]], study_run: StudyRun) -> None:
     """Writes a record for each attempt that cannot start, with the reason."""
     buffer, now = WriteBuffer(study_run.folder), datetime.now(UTC)
     for planned, error in failures:

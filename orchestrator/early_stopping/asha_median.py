@@ -60,6 +60,10 @@ class EarlyStopper:
             else:
                 self._add_cost(entry["key"], entry["share"], entry["cost"])
 
+    def knows(self, key: str) -> bool:
+        """Returns whether a job is one of the study, or of the journal."""
+        return key in self._group_of
+
     def on_report(self, report: "Report") -> bool:
         """Handles the report of a trial and returns whether the trial must stop."""
         metric = self.scheduler.metric

@@ -2,10 +2,12 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.job import Resources
+
+ROUNDING = 1e-6  # of sums of fractions of a GPU
 
 
 def max_concurrent_trials(resources: Resources, nodes: Sequence[tuple[float, float]]) -> int:
@@ -31,6 +33,30 @@ def workers_per_node(resources: Resources, *, cpus: float, gpus: float) -> int:
     # Shares are rounded down per GPU, not over all GPUs: what is left of two GPUs serves no worker.
     per_gpu = math.floor(1 / resources.gpus) if resources.gpus < 1 else 1 / resources.gpus
     return min(by_cpus, math.floor(gpus * per_gpu))
+
+
+class Room:
+    """Tells which trials fit into a cluster next to those that are live. nodes: CPUs and GPUs of each node."""
+
+    def __init__(self, nodes: Sequence[tuple[float, float]]) -> None:
+        self._nodes = nodes
+        self._slots: dict[Resources, int] = {}
+
+    def num_slots(self, resources: Resources) -> int:
+        """Returns how many such trials can run at once. Raises `UsageError` if not one fits."""
+        if resources not in self._slots:
+            self._slots[resources] = max_concurrent_trials(resources, self._nodes)
+        return self._slots[resources]
+
+    def fits(self, resources: Resources, live: Collection[Resources]) -> bool:
+        """Returns whether such a trial fits next to live ones: by its own slots, and by the CPUs and GPUs of all."""
+        if sum(other == resources for other in live) >= self.num_slots(resources):
+            return False
+        every = [*live, resources]
+        return all(
+            sum(each.workers * getattr(each, name) for each in every) <= sum(node[place] for node in self._nodes) + ROUNDING
+            for place, name in enumerate(("cpus", "gpus"))
+        )
 
 
 def _describe_nodes(nodes: Sequence[tuple[float, float]]) -> str:

@@ -1,52 +1,42 @@
-"""Knows which attempts can start once a run has completed: those that waited for it, and for no other run any more."""
+"""Knows which attempts can start once a run has completed, and which never can once it has failed."""
 
-from collections.abc import Callable, Sequence
-
-from pruneyard.orchestrator.execution.report import Report
-from pruneyard.orchestrator.planning.attempt import PlannedAttempt, order_by_parents
-from pruneyard.reports.records import Status
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 
 
 class LaterJobs:
-    """The attempts that wait for runs of the same call.
+    """The attempts that wait for runs of the same call."""
 
-    waiting: the attempts, each with the run keys that have to complete before it can start.
-    prepare: returns those of some attempts that can start, with what is known of their inputs by now.
-    """
-
-    def __init__(
-        self,
-        waiting: Sequence[tuple[PlannedAttempt, frozenset[str]]],
-        prepare: Callable[[Sequence[PlannedAttempt]], list[PlannedAttempt]],
-    ) -> None:
-        self._prepare = prepare
-        self._waiting = {planned.job.key: planned for planned, _ in waiting}
-        self._missing = {planned.job.key: set(runs) for planned, runs in waiting}
+    def __init__(self) -> None:
+        self._waiting: dict[str, PlannedAttempt] = {}
+        self._missing: dict[str, set[str]] = {}
         self._dependants: dict[str, list[str]] = {}
-        for planned, runs in waiting:
-            for run in runs:
-                self._dependants.setdefault(run, []).append(planned.job.key)
-        self.started: list[PlannedAttempt] = []
 
     @property
     def waiting(self) -> list[PlannedAttempt]:
-        """Returns the attempts that still wait, in the order of the spec."""
+        """Returns the attempts that still wait, in the order in which they were added."""
         return list(self._waiting.values())
 
-    def depends_on(self, report: Report) -> bool:
-        """Returns whether attempts wait for the run of this report, and the report says that it has completed."""
-        return report.status is Status.COMPLETED and report.run_key in self._dependants
+    def depend_on(self, run: str) -> bool:
+        """Returns whether attempts have been added that wait for this run."""
+        return run in self._dependants
 
-    def after(self, report: Report) -> list[PlannedAttempt]:
-        """Returns the attempts that can start now, those with the same parents next to each other."""
-        if not self.depends_on(report):
-            return []
+    def add(self, planned: PlannedAttempt, runs: frozenset[str]) -> None:
+        """Adds an attempt that can start once these runs have completed."""
+        self._waiting[planned.job.key] = planned
+        self._missing[planned.job.key] = set(runs)
+        for run in runs:
+            self._dependants.setdefault(run, []).append(planned.job.key)
+
+    def completed(self, run: str) -> list[PlannedAttempt]:
+        """Returns the attempts that can start now that this run has completed, each once."""
         ready = []
-        for key in self._dependants.pop(report.run_key):
-            self._missing[key].discard(report.run_key)
-            if not self._missing[key]:
+        for key in self._dependants.pop(run, ()):
+            self._missing[key].discard(run)
+            if key in self._waiting and not self._missing[key]:
                 ready.append(self._waiting.pop(key))
-        prepared = self._prepare(order_by_parents(ready)) if ready else []
-        self.started += prepared
-        return prepared
+        return ready
 
+    def failed(self, run: str) -> list[PlannedAttempt]:
+        """Returns the attempts that waited for this run, which has failed; they wait no more."""
+        keys = self._dependants.pop(run, ())
+        return [self._waiting.pop(key) for key in keys if key in self._waiting]

@@ -7,11 +7,10 @@ import joblib
 import torch
 
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
-from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
 from pruneyard.orchestrator.errors import RankDiedError
-from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, make_study_context
+from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, StudyContext, make_study_context
 from pruneyard.orchestrator.execution.capacity import max_concurrent_trials
-from pruneyard.orchestrator.execution.later_jobs import LaterJobs
+from pruneyard.orchestrator.execution.job_source import JobSource
 from pruneyard.orchestrator.execution.process_state import NumericsSnapshot, ProcessSnapshot
 from pruneyard.orchestrator.local_backend.worker_processes import LocalWorkers
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
@@ -39,72 +38,85 @@ def run_local(
     *,
     study: str,
     folder: RunFolder,
-    resources: Resources,
+    shapes: Sequence[Resources],
     data: Mapping[Source, Dataset],
     monitor: Monitor,
     stop: StopRequest,
     show: Callable[[], None],
     fail_fast: bool,
-    early_stopper: EarlyStopper,
-    later: LaterJobs | None = None,
-) -> dict[str, str]:
-    """Runs all attempts, or as many as end before a stop is requested; those of `later` next, as soon as they can start.
+    jobs: JobSource,
+) -> None:
+    """Runs all attempts, or as many as end before a stop is requested; those that `jobs` names later next.
 
-    Returns, by run key, the error of each trial of several workers of which one crashed. Raises `UsageError` if a trial needs
-    more than this machine has. The caller's threads, default dtype and global generators are restored at the end.
+    shapes: the resources of all trials that may run. Raises `UsageError` if one needs more than this machine has. The caller's
+    threads, default dtype and global generators are restored at the end.
     """
-    # Called for its error only: jobs run one after the other here.
-    max_concurrent_trials(resources, [(joblib.cpu_count(), torch.cuda.device_count())])
+    for resources in shapes:
+        # Called for its error only: jobs run one after the other here.
+        max_concurrent_trials(resources, [(joblib.cpu_count(), torch.cuda.device_count())])
     absolute = RunFolder(folder.path.resolve())  # a trial may change the working directory
-    study_context = make_study_context(
-        study=study,
-        folder=absolute,
-        resources=resources,
-        load_data=_loader(data),
-        should_stop=lambda: stop.requested,
-        is_pruned=early_stopper.is_stopped,
-        # The ranks are other processes, which do not see `stop.requested`; they look for the control file.
-        make_worker_group=lambda: LocalWorkers(
-            resources=resources, data=data, should_stop=stop.file.resolve().exists, shared_file=absolute.spec
-        ),
-    )
-    crashes: dict[str, str] = {}
+    load_data = _loader(data)
+
+    def context_of(resources: Resources) -> StudyContext:
+        return make_study_context(
+            study=study,
+            folder=absolute,
+            resources=resources,
+            load_data=load_data,
+            should_stop=lambda: stop.requested,
+            is_pruned=jobs.is_stopped,
+            # The ranks are other processes, which do not see `stop.requested`; they look for the control file.
+            make_worker_group=lambda: LocalWorkers(
+                resources=resources, data=data, should_stop=stop.file.resolve().exists, shared_file=absolute.spec
+            ),
+        )
+
+    contexts: dict[Resources, StudyContext] = {}
     process, numerics = ProcessSnapshot.capture(), NumericsSnapshot.capture()
     try:
         queue = deque(attempts)
         while queue and not stop.requested:
             planned = queue.popleft()
-            key = planned.job.key
-            process.restore(threads=resources.cpus)
+            key, threads = planned.job.key, planned.resources.cpus
+            if planned.resources not in contexts:
+                contexts[planned.resources] = context_of(planned.resources)
+            study_context = contexts[planned.resources]
+            process.restore(threads=threads)
             monitor.start(key)
             show()
             runner = AttemptRunner(planned, study_context)
+            later: list[PlannedAttempt] = []
             try:
                 while runner.report.status is None:
                     report = runner.advance()
                     peak_bytes = study_context.worker_group.gpu_bytes(study_context.device)
                     monitor.set_place(key, TrialPlace(nodes=(), gpu_bytes=peak_bytes))
                     monitor.record(report)
-                    early_stopper.on_report(report)
+                    jobs.must_stop(report)
                     show()
-                if later is not None and later.depends_on(runner.report):
-                    # Their inputs may still be in the buffer, and what prepares them expects this process as it was.
-                    study_context.write_buffer.write()
-                    process.restore(threads=resources.cpus)
-                    queue.extendleft(reversed(later.after(runner.report)))
+                if fail_fast and monitor.failures:
+                    stop.request()
+                if jobs.awaits(runner.report):
+                    # Their inputs may still be in a buffer, and what prepares them expects this process as it was.
+                    for context in contexts.values():
+                        context.write_buffer.write()
+                    process.restore(threads=threads)
+                later = jobs.after(runner.report)
             except RankDiedError as error:
                 monitor.running.pop(key, None)
-                crashes[key] = str(error)
+                later = jobs.after_crash([planned], {key: str(error)})
             except StillRunningError as error:
                 # Its thread would share the random generators of this process with the next job.
                 monitor.record(runner.report)
                 stop.stop_on_fault(str(error))
+            queue.extendleft(reversed(later))
             if fail_fast and monitor.failures:
                 stop.request()
     finally:
-        # Also after an interrupt: finished short jobs may still be in the buffer.
-        study_context.write_buffer.write()
-        process.restore(threads=resources.cpus)
+        for context in contexts.values():
+            # Also after an interrupt: finished short jobs may still be in the buffer.
+            context.write_buffer.write()
+            context.worker_group.close()
+        process.restore(threads=torch.get_num_threads())
         # Last, because restoring the process resets the numeric settings to defaults.
         numerics.restore()
-    return crashes

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.job import Job, Resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,12 +12,14 @@ class PlannedAttempt:
 
     attempt: 1 for the first start of the job.
     until: share of the job's steps in (0, 1]; below 1 the attempt pauses there with a checkpoint.
+    resources: what its trial takes.
     data_read: fingerprints of the data sets that the job rests on, by the key of the spec that names them.
     """
 
     job: Job
     attempt: int
     until: float = 1.0
+    resources: Resources = Resources()
     data_read: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.search.proposals import with_proposed_jobs
-from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.job import Job, Resources
 from pruneyard.orchestrator.spec.load import Spec
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
@@ -41,7 +41,11 @@ class Plan:
     ) -> list[PlannedAttempt]:
         """Returns the next attempt of every job that is not finished; with `only`, of every job with one of these statuses."""
         return [
-            PlannedAttempt(job=job, attempt=self.statuses[job.key][1] + 1 if job.key in self.statuses else 1)
+            PlannedAttempt(
+                job=job,
+                attempt=self.statuses[job.key][1] + 1 if job.key in self.statuses else 1,
+                resources=self._resources[job.stage],
+            )
             for job in (self.spec.jobs if jobs is None else jobs)
             # A completed job never runs again, whatever `only` names.
             if (not self.is_finished(job) if only is None else self.status(job) in only - {Status.COMPLETED})
@@ -62,6 +66,10 @@ class Plan:
     @cached_property
     def _own_keys(self) -> frozenset[str]:
         return frozenset(job.key for job in self.spec.jobs)
+
+    @cached_property
+    def _resources(self) -> Mapping[str | None, Resources]:
+        return {stage.name: stage.header.resources for stage in self.spec.stages}
 
     def reread(self) -> "Plan":
         """Returns the plan of the same jobs and of what searches have proposed by now, against what the folder holds by now."""

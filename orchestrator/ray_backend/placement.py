@@ -10,7 +10,8 @@ from uuid import uuid4
 from ray import tune
 
 from pruneyard.cluster.session import Session
-from pruneyard.orchestrator.execution.capacity import max_concurrent_trials, workers_per_node
+from pruneyard.orchestrator.execution.capacity import Room, workers_per_node
+from pruneyard.orchestrator.execution.crash_reason import is_oom_kill
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.ray_backend.memory_requests import (
@@ -32,23 +33,40 @@ GPU_SHARE_STEPS = 20  # shares of a GPU are rounded up to 1/20, so that actors c
 class Placement:
     """Computes the resources of a trial when Tune asks for them, just before the trial starts, from all trials until then."""
 
-    def __init__(self, attempts: Sequence[PlannedAttempt], folder: RunFolder, *, resources: Resources, session: Session) -> None:
-        self.num_slots = max_concurrent_trials(resources, session.nodes)
-        self._resources, self._history = resources, MemoryHistory.from_folder(folder)
-        self._memory_keys = {planned.job.key: memory_key(planned.job.kind, planned.job.identity) for planned in attempts}
+    def __init__(self, folder: RunFolder, *, shapes: Sequence[Resources], session: Session) -> None:
+        """Raises `UsageError` if not one trial of one of the shapes fits."""
+        self._history = MemoryHistory.from_folder(folder)
+        self.room = Room(session.nodes)
+        self._memory_of = {shape: self._node_memory(shape, session) for shape in shapes if self.room.num_slots(shape)}
+        self._memory_keys: dict[str, str] = {}
+        self._uses_gpu: dict[str, bool] = {}
+        self._gpu_shares: dict[str, float] = {}  # by memory key: the share of a GPU's memory that a trial needs
+
+    @staticmethod
+    def _node_memory(resources: Resources, session: Session) -> tuple[int, int]:
+        """Returns the share of a trial in the memory of its node, where that is least, and the memory of the largest node."""
         places = [workers_per_node(resources, cpus=cpus, gpus=gpus) for cpus, gpus in session.nodes]
         # A node on which no worker fits has no share.
         usable = [(memory, count) for memory, count in zip(session.memory, places, strict=True) if count]
-        self._share = min(memory // count for memory, count in usable)
-        self._largest = max(memory for memory, _ in usable)
-        self._gpu_shares: dict[str, float] = {}  # by memory key: the share of a GPU's memory that a trial needs
+        return min(memory // count for memory, count in usable), max(memory for memory, _ in usable)
+
+    def expect(self, attempts: Sequence[PlannedAttempt]) -> None:
+        """Adds attempts that are about to run, before resources are computed for them."""
+        for planned in attempts:
+            self._memory_keys[planned.job.key] = memory_key(planned.job.kind, planned.job.identity)
+            self._uses_gpu[planned.job.key] = planned.resources.gpus > 0
+
+    def record_crash(self, key: str, error: str) -> None:
+        """Learns that a trial was killed because its node ran out of memory, if that is what the error says."""
+        if is_oom_kill(error):
+            self._history.record_oom_kill(self._memory_keys[key])
 
     def record(self, report: Report) -> None:
         """Learns the memory of a completed trial."""
         if report.status is not Status.COMPLETED:
             return
         key, peak = self._memory_keys[report.run_key], report.peak_memory_bytes
-        if not self._resources.gpus:
+        if not self._uses_gpu[report.run_key]:
             self._history.record(key, peak)
         elif peak is not None and report.gpu_memory_bytes is not None:
             taken = (peak * SAFETY_FACTOR + GPU_CONTEXT_BYTES) / report.gpu_memory_bytes
@@ -60,16 +78,17 @@ class Placement:
         If Ray Train places the ranks of a trial, the trial itself requests no CPUs or GPUs: waiting trials would hold what the
         ranks of others need.
         """
-        if self._resources.workers > 1:
+        resources = bundle[0].resources
+        if resources.workers > 1:
             return {"memory": DRIVER_BYTES}
         keys = {self._memory_keys[planned.job.key] for planned in bundle}
-        memory = max(self._history.request(key, share=self._share, node=self._largest) for key in keys)
-        cores = {"cpu": self._resources.cpus, "gpu": self._gpus(keys)}
+        share, largest = self._memory_of[resources]
+        memory = max(self._history.request(key, share=share, node=largest) for key in keys)
+        cores = {"cpu": resources.cpus, "gpu": self._gpus(resources.gpus, keys)}
         return {**cores, "memory": memory} if memory else cores
 
-    def _gpus(self, keys: Collection[str]) -> float:
+    def _gpus(self, requested: float, keys: Collection[str]) -> float:
         """Returns the GPUs of the spec, or a larger share of a GPU if similar trials took more of its memory."""
-        requested = self._resources.gpus
         # Whole GPUs are shared with no other trial, however little of their memory is used.
         if not 0 < requested < 1:
             return requested

@@ -2,7 +2,9 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,7 @@ from pruneyard.cluster.groups import remove_orphaned_groups
 from pruneyard.cluster.session import Session
 from pruneyard.orchestrator.coordination.control_files import pruned_file
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
-from pruneyard.orchestrator.early_stopping.asha_median import EarlyStopper
-from pruneyard.orchestrator.execution.later_jobs import LaterJobs
+from pruneyard.orchestrator.execution.job_source import JobSource
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.planning.preflight import sources_of
@@ -48,43 +49,42 @@ from pruneyard.workloads.user_code.shipping import shipment
 
 logger = logging.getLogger(__name__)
 
+MAX_TRIALS = 10**6  # that Tune may create: how many there will be is not known before; above, Tune evaluates configs lazily
+
 
 def run_study(
     attempts: Sequence[PlannedAttempt],
     *,
     study: str,
     folder: RunFolder,
-    resources: Resources,
+    shapes: Sequence[Resources],
     data: Mapping[Source, Dataset],
     session: Session,
     monitor: Monitor,
     stop: StopRequest,
     show: Callable[[], None],
     fail_fast: bool,
-    early_stopper: EarlyStopper,
+    jobs: JobSource,
     shared: dict[Source, ray.ObjectRef[Dataset]],
-    later: LaterJobs | None = None,
-) -> dict[str, str]:
-    """Runs every attempt once, those of `later` too, as soon as they can start.
-
-    Returns, by run key, the error of each trial whose process crashed without a record.
+) -> None:
+    """Runs every attempt once, and those that `jobs` names later as soon as there is room. shapes: what any of them may take.
 
     Data sets are shared read-only through the object store: one copy per node, however many trials. `shared` holds the sets
     already in the store; new ones are added. Raises `ClusterLostError` if the cluster was lost, or if for `place_within_s` no
     trial ran and none could be placed.
     """
-    waiting = later.waiting if later is not None else []
-    placement = Placement([*attempts, *waiting], folder, resources=resources, session=session)
-    bundles = bundle_attempts(attempts, num_slots=placement.num_slots)
+    placement = Placement(folder, shapes=shapes, session=session)
+    placement.expect(attempts)
+    bundles = _bundles(attempts, placement)
     shared |= {source: ray.put(dataset) for source, dataset in data.items() if source not in shared}
-    trials = RunnableTrials(bundles, max_live=placement.num_slots)
+    trials = RunnableTrials(bundles, room=placement.room)
 
-    def start_later(report: Report) -> None:
-        """Lets the jobs start that waited for this run."""
-        if later is not None and later.depends_on(report):
-            ready = later.after(report)
+    def start_later(ready: Sequence[PlannedAttempt]) -> None:
+        """Lets these attempts start before those that wait for room."""
+        if ready:
+            placement.expect(ready)
             shared.update({source: ray.put(dataset) for source, dataset in data.items() if source not in shared})
-            for bundle in reversed(bundle_attempts(ready, num_slots=placement.num_slots)):
+            for bundle in reversed(_bundles(ready, placement)):
                 trials.add(bundle, _late_input(bundle, shared))
 
     actor = tune.with_parameters(
@@ -96,7 +96,6 @@ def run_study(
         # Absolute, because the working directory of an actor need not be that of the driver.
         folder=folder.path.resolve(),
         stop_file=stop.file.resolve(),
-        resources=resources,
         data=list(shared.values()),
     )
     study_callback = _StudyCallback(
@@ -107,7 +106,7 @@ def run_study(
         stop=stop,
         show=show,
         fail_fast=fail_fast,
-        early_stopper=early_stopper,
+        jobs=jobs,
         start_later=start_later,
     )
     scratch = folder.scratch
@@ -123,7 +122,7 @@ def run_study(
                 param_space=trials.param_space(),
                 tune_config=tune.TuneConfig(
                     search_alg=trials,
-                    num_samples=len(bundles) + len(waiting),  # the most trials; jobs that have waited may share one
+                    num_samples=MAX_TRIALS,
                     scheduler=FIFOByIndex(),  # type: ignore[no-untyped-call]
                     # A new process for each trial would import torch again.
                     reuse_actors=True,
@@ -134,7 +133,7 @@ def run_study(
                     storage_path=str(scratch),
                     callbacks=[
                         study_callback,
-                        StallDetector(session.head, resources, monitor),
+                        StallDetector(session.head, trials.waiting_resources, monitor),
                         PlacementGroupSweeper(session.head),
                     ],
                     stop=_StopOnRequest(stop, monitor),
@@ -156,7 +155,17 @@ def run_study(
         if not stop.handed_over:
             shutil.rmtree(scratch, ignore_errors=True)
             remove_tree(control_files)
-    return study_callback.crashes
+    if study_callback.error is not None:
+        raise study_callback.error
+
+
+def _bundles(attempts: Sequence[PlannedAttempt], placement: Placement) -> list[list[PlannedAttempt]]:
+    """Returns the attempts in their order, bundled into trials; those of one trial take the same resources."""
+    return [
+        bundle
+        for resources, alike in groupby(attempts, key=lambda planned: planned.resources)
+        for bundle in bundle_attempts(list(alike), num_slots=placement.room.num_slots(resources))
+    ]
 
 
 def bundle_attempts(attempts: Sequence[PlannedAttempt], *, num_slots: int) -> list[list[PlannedAttempt]]:
@@ -219,7 +228,7 @@ class _StopOnRequest(_NotPickled, tune.Stopper):
 
 
 class _StudyCallback(_NotPickled, tune.Callback):
-    """Passes Tune's events to the monitor and to the early stopper.
+    """Passes Tune's events to the monitor and to the source of jobs. `error` is what stopped the study in a callback.
 
     The control file of a trial that is to stop is written before Tune lets the trial take its next step.
     """
@@ -234,13 +243,13 @@ class _StudyCallback(_NotPickled, tune.Callback):
         stop: StopRequest,
         show: Callable[[], None],
         fail_fast: bool,
-        early_stopper: EarlyStopper,
-        start_later: Callable[[Report], None],
+        jobs: JobSource,
+        start_later: Callable[[Sequence[PlannedAttempt]], None],
     ) -> None:
-        self._start_later = start_later
-        self._bundles, self._folder, self._placement, self._early_stopper = bundles, folder, placement, early_stopper
+        self._start_later, self._jobs = start_later, jobs
+        self._bundles, self._folder, self._placement = bundles, folder, placement
         self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
-        self.crashes: dict[str, str] = {}
+        self.error: Exception | None = None
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         self._show()
@@ -262,22 +271,21 @@ class _StudyCallback(_NotPickled, tune.Callback):
             self._monitor.set_place(reports[-1].run_key, TrialPlace(**result[PLACE]))
         for warning in result[WARNINGS]:
             logger.warning("%s (%s): %s", reports[-1].run_key, self._monitor.labels[reports[-1].run_key], warning)
-        try:
+        with self._stopping_on_errors():
             for report in reports:
                 self._on_report(report)
-        except StorageError as error:
-            self._stop.stop_on_fault(str(error))
 
     def _on_report(self, report: Report) -> None:
         self._monitor.record(report)
         self._placement.record(report)
-        if self._early_stopper.on_report(report):
+        if self._jobs.must_stop(report):
             file = pruned_file(self._folder, report.run_key)
             with in_words(file):
                 file.touch()
         if self._fail_fast and report.status is Status.FAILED:
             self._stop.request()
-        self._start_later(report)
+        if report.status is not None:  # then it is written
+            self._start_later(self._jobs.after(report))
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._remove_from_running(trial)
@@ -287,7 +295,20 @@ class _StudyCallback(_NotPickled, tune.Callback):
         crashed = next((planned for planned in bundle if planned.job.key == current_key), bundle[0])
         error_file = Path(trial.error_file) if trial.error_file else None
         error = error_file.read_text(errors="replace") if error_file and error_file.exists() else "Ray left no error"
-        self.crashes[crashed.job.key] = error
+        with self._stopping_on_errors():
+            self._placement.record_crash(crashed.job.key, error)
+            self._start_later(self._jobs.after_crash(bundle, {crashed.job.key: error}))
+
+    @contextmanager
+    def _stopping_on_errors(self) -> Iterator[None]:
+        """Stops the study if the block raises: Tune would hide the type of the error, and leave its trials running."""
+        try:
+            yield
+        except StorageError as error:
+            self._stop.stop_on_fault(str(error))
+        except Exception as error:
+            self.error = self.error or error
+            self._stop.request()
 
     def _remove_from_running(self, trial: TuneTrial) -> None:
         """Removes every job of the bundle from the running ones; it may have crashed before its start was noticed."""

@@ -12,7 +12,7 @@ import ray
 from ray import cloudpickle, tune
 
 from pruneyard.orchestrator.coordination.control_files import ControlFiles, pruned_file
-from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, make_study_context
+from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, StudyContext, make_study_context
 from pruneyard.orchestrator.execution.process_state import ProcessSnapshot
 from pruneyard.orchestrator.execution.worker_group import WorkerGroup
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
@@ -61,7 +61,6 @@ class TrialActor(tune.Trainable):
         study: str,
         folder: Location,
         stop_file: Location,
-        resources: Resources,
         data: Sequence[ray.ObjectRef[Dataset]],
     ) -> None:
         """Prepares the process. Tune calls it once per process; `config` names the first bundle, see `RunnableTrials`.
@@ -77,17 +76,18 @@ class TrialActor(tune.Trainable):
             logging.getLogger(package).addHandler(self._warnings)
         self._process = ProcessSnapshot.capture()
         self._bundles = received.bundles
-        self._study_context = make_study_context(
+        self._make_context = partial(
+            make_study_context,
             study=study,
             folder=RunFolder(folder),
-            resources=resources,
             load_data=shared_data_loader(shared),
             # One `ControlFiles` for all calls, since it caches the listing of an object store.
             should_stop=partial(ControlFiles(stop_file.parent).has, stop_file.name),
             # Any run key serves here: only the folder is used.
             is_pruned=ControlFiles(pruned_file(RunFolder(folder), "x").parent).has,
-            make_worker_group=partial(_train_workers, resources, RunFolder(folder), shared),
         )
+        self._folder = RunFolder(folder)
+        self._contexts: dict[Resources, StudyContext] = {}
         self._start_bundle(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -97,7 +97,8 @@ class TrialActor(tune.Trainable):
 
     def cleanup(self) -> None:
         """Ends what this process keeps for a next trial; Tune calls it when there is none."""
-        self._study_context.worker_group.close()
+        for context in self._contexts.values():
+            context.worker_group.close()
 
     def _start_bundle(self, config: dict[str, Any]) -> None:
         bundle_input = config[BUNDLE]
@@ -109,8 +110,19 @@ class TrialActor(tune.Trainable):
             self._shared.update(zip(received.sources, references, strict=True))
             (bundle,) = received.bundles
         self._waiting = list(bundle)
+        self._study_context = self._context_of(bundle[0].resources)
         self._has_several_jobs = len(self._waiting) > 1
         self._start_attempt()
+
+    def _context_of(self, resources: Resources) -> StudyContext:
+        """Returns the context of trials with these resources. Trials of any number of workers may share this process."""
+        for other, context in self._contexts.items():
+            if other != resources:
+                context.worker_group.close()  # its idle ranks would keep what those of this shape need
+        if resources not in self._contexts:
+            workers = partial(_train_workers, resources, self._folder, self._shared)
+            self._contexts[resources] = self._make_context(resources=resources, make_worker_group=workers)
+        return self._contexts[resources]
 
     def _start_attempt(self) -> None:
         self._process.restore(threads=self._study_context.threads)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ray import tune
@@ -81,7 +82,8 @@ class StallDetector(tune.Callback):
     It never ends a study while a trial runs; a trial that hangs is named in a warning.
     """
 
-    def __init__(self, head: HeadMonitor, resources: Resources, monitor: Monitor) -> None:
+    def __init__(self, head: HeadMonitor, resources: Callable[[], Resources], monitor: Monitor) -> None:
+        """resources: returns those that a waiting trial requests."""
         self._head, self._resources, self._monitor = head, resources, monitor
         self._checked_at, self._stragglers = 0.0, StragglerMonitor(monitor)
         self._idle_since: float | None = None  # when the last trial ended or none had started
@@ -113,7 +115,7 @@ class StallDetector(tune.Callback):
         now = time.monotonic()
         self._idle_since = now if self._idle_since is None else self._idle_since
         self._since = now if self._since is None else self._since
-        waited, limit = now - self._since, self._resources.place_within_s
+        waited, limit = now - self._since, self._resources().place_within_s
         if waited < limit and (waited < WARN_AFTER_S or self._warned):
             return
         # A trial that holds its resources waits for none of them, however slowly it starts.
@@ -126,9 +128,10 @@ class StallDetector(tune.Callback):
         logger.warning("%s\n  waiting %.0f s more (resources.place_within_s)", self._message(waited), limit - waited)
 
     def _message(self, waited: float) -> str:
-        requested = f"{self._resources.cpus} CPUs and {self._resources.gpus:g} GPUs"
-        if self._resources.workers > 1:
-            requested = f"{self._resources.workers} workers with {requested} each"
+        resources = self._resources()
+        requested = f"{resources.cpus} CPUs and {resources.gpus:g} GPUs"
+        if resources.workers > 1:
+            requested = f"{resources.workers} workers with {requested} each"
         waiting = f"{self._monitor.waiting} jobs wait, each for {requested}"
         head = f"nothing runs, and no trial has started for {waited:.0f} s: {waiting}"
         return "\n".join([head, *(f"  {line}" for line in describe_usage())])

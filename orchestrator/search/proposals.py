@@ -8,6 +8,8 @@ from pruneyard.orchestrator.spec.load import Spec
 from pruneyard.orchestrator.spec.stage import AdaptiveSearch
 from pruneyard.reports.layout import RunFolder
 
+Search = OptunaSearch | PBTSearch
+
 
 def with_proposed_jobs(spec: Spec, folder: RunFolder) -> Spec:
     """Returns the spec with all jobs that its searches have proposed in this folder, and that follow from its results."""
@@ -37,6 +39,6 @@ def num_proposals_left(spec: Spec, folder: RunFolder) -> dict[str | None, int]:
     return {name: found.num_left for name, found in searches.items() if found.can_propose}
 
 
-def load_search(learning: AdaptiveSearch, folder: RunFolder) -> "OptunaSearch | PBTSearch":
+def load_search(learning: AdaptiveSearch, folder: RunFolder) -> Search:
     """Returns the state of a search in this folder, which can propose more."""
     return PBTSearch(learning, folder) if learning.search.is_population else OptunaSearch(learning, folder)

@@ -177,8 +177,10 @@ def stage_tables(stage: Stage) -> dict[str, Any]:
     names = [name for name in ("name", "kind", "seeds", *_scheduler_key(header), "resources") if name not in inherited]
     varied = {"variants": written.variants} if written.variants else {}
     encoded = {name: encode(getattr(header, name)) for name in names}
+    # A table without default that is not given either follows from the runs that the jobs take.
+    tables = {name: table for name, table in written.tables.items() if table is not MISSING}
     # None is replaced by `encoded`; it only puts these keys first.
-    return {"name": None, "kind": None, **written.tables, **encoded, **varied, "grid": written.grid}
+    return {"name": None, "kind": None, **tables, **encoded, **varied, "grid": written.grid}
 
 
 def _scheduler_key(header: Header) -> list[str]:

@@ -27,7 +27,7 @@ def _path(start: str, end: str, stages: Mapping[str, Mapping[str, Any]]) -> list
     """Returns the names of the stages by whose references `start` depends on `end`, both included; empty if it does not."""
     paths, seen = [[start]], {start}
     for path in paths:
-        for name in _referred(stages[path[-1]]):
+        for name in referred(stages[path[-1]]):
             if name == end:
                 return [*path, end]
             if name in stages and name not in seen:
@@ -36,13 +36,13 @@ def _path(start: str, end: str, stages: Mapping[str, Mapping[str, Any]]) -> list
     return []
 
 
-def _referred(value: Any) -> Iterator[str]:
+def referred(value: Any) -> Iterator[str]:
     """Yields everything that the tables of a stage name by `from`."""
     if isinstance(value, Mapping):
         if isinstance(value.get("from"), str):
             yield value["from"]
         for item in value.values():
-            yield from _referred(item)
+            yield from referred(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _referred(item)
+            yield from referred(item)

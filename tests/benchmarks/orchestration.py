@@ -19,15 +19,14 @@ from ray import tune
 
 from pruneyard.cluster.session import Session, session
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
-from pruneyard.orchestrator.early_stopping.asha_median import load_early_stopper
 from pruneyard.orchestrator.execution.capacity import max_concurrent_trials
+from pruneyard.orchestrator.execution.job_source import FixedJobs
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.planning.preflight import load_data
 from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.ray_backend.study import run_study
 from pruneyard.orchestrator.spec.load import Spec, load_spec
-from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
@@ -65,14 +64,14 @@ def run_whole(spec: Spec, joined: Session, folder: RunFolder, monitor: Monitor) 
         attempts,
         study=spec.name,
         folder=folder,
-        resources=spec.stages[0].header.resources,
+        shapes=[spec.stages[0].header.resources],
         data=load_data([planned.job for planned in attempts]),
         session=joined,
         monitor=monitor,
         stop=StopRequest(folder.path / ".stop"),
         show=lambda: None,
         fail_fast=False,
-        early_stopper=load_early_stopper(Scheduler(), spec.jobs, folder),
+        jobs=FixedJobs(),
         shared={},
     )
     ended = time.perf_counter()

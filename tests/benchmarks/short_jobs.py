@@ -25,7 +25,7 @@ from pruneyard import run
 from pruneyard.cluster.session import session
 from pruneyard.orchestrator.artifacts.parents import locate_upstream
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
-from pruneyard.orchestrator.early_stopping.asha_median import load_early_stopper
+from pruneyard.orchestrator.execution.job_source import FixedJobs
 from pruneyard.orchestrator.local_backend.study import run_local
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt, order_by_parents
 from pruneyard.orchestrator.planning.plan import make_plan
@@ -33,7 +33,6 @@ from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.ray_backend.study import run_study
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.orchestrator.spec.load import load_spec
-from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
@@ -76,13 +75,13 @@ def seconds_per_job(attempts: Sequence[PlannedAttempt], out: Path, way: Callable
         attempts,
         study="calibrations",
         folder=RunFolder(out),
-        resources=Resources(),
+        shapes=[Resources()],
         data={},
         monitor=monitor,
         stop=StopRequest(out / ".stop"),
         show=lambda: None,
         fail_fast=False,
-        early_stopper=load_early_stopper(Scheduler(), [planned.job for planned in attempts], RunFolder(out)),
+        jobs=FixedJobs(),
     )
     elapsed, computed = time.perf_counter() - started, time.process_time() - computed
     statuses = Store(RunFolder(out)).statuses()

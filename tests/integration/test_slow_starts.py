@@ -21,8 +21,8 @@ def test_only_trials_without_resources_are_said_to_wait(
     monkeypatch.setattr(watchdog, "WARN_AFTER_S", 0.0)
     with session(num_cpus=2) as joined:
         monitor = Monitor(total=3, num_already_done=0)
-        detector = watchdog.StallDetector(joined.head, Resources(), monitor)
-        impatient = watchdog.StallDetector(joined.head, Resources(place_within_s=1e-6), monitor)
+        detector = watchdog.StallDetector(joined.head, Resources, monitor)
+        impatient = watchdog.StallDetector(joined.head, lambda: Resources(place_within_s=1e-6), monitor)
         group = placement_group([{"CPU": 2.0}])
         ray.get(group.ready(), timeout=60)
         with caplog.at_level(logging.WARNING):

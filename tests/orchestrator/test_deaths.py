@@ -1,6 +1,5 @@
 """Crashed processes: which ends count as crashes, which as out of memory, and the effect of a job that crashes for good."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,9 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 from pruneyard.orchestrator.driver import run as population
 from pruneyard.orchestrator.driver.retries import MAX_CRASHES
 from pruneyard.orchestrator.errors import RankDiedError, RankFailedError
+from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner
 from pruneyard.orchestrator.execution.crash_reason import crash_cause, is_oom_kill
-from pruneyard.orchestrator.local_backend.study import run_local
-from pruneyard.orchestrator.planning.attempt import PlannedAttempt
+from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.ray_backend.train_workers import TrainWorkers
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
@@ -28,10 +27,7 @@ SPEC: dict[str, Any] = {
     "method": {"name": "static", "density": 0.5},
     "budget": {"steps": 2, "batch_size": 16},
 }
-STAGES = {  # with other resources, so that they run one after the other
-    "name": "dying",
-    "stages": {"first": SPEC, "second": {**SPEC, "seeds": [5], "resources": {"place_within_s": 100.0}}},
-}
+STAGES = {"name": "dying", "stages": {"first": SPEC, "second": {**SPEC, "seeds": [5]}}}
 
 
 def test_a_full_gpu_is_no_node_that_ran_low() -> None:
@@ -64,15 +60,16 @@ def test_a_job_lost_for_good_stops_the_others_where_one_failure_is_to(
     fail_fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deaths: list[str] = []
+    advance = AttemptRunner.advance
 
-    def deadly(attempts: Sequence[PlannedAttempt], **given: Any) -> Mapping[str, str]:
+    def deadly(runner: AttemptRunner) -> Report:
         """Ends the process of the first stage's job whenever the job is run."""
-        dying = [planned for planned in attempts if planned.job.stage == "first"]
-        deaths.extend(planned.job.key for planned in dying)
-        run_local([planned for planned in attempts if planned not in dying], **given)
-        return {planned.job.key: "gone" for planned in dying}
+        if runner.planned.job.stage == "first":
+            deaths.append(runner.planned.job.key)
+            raise RankDiedError("gone")
+        return advance(runner)
 
-    monkeypatch.setattr(population, "run_local", deadly)
+    monkeypatch.setattr(AttemptRunner, "advance", deadly)
     population.run(STAGES, tmp_path, local=True, fail_fast=fail_fast)
     assert len(deaths) == MAX_CRASHES
     stages = Store(RunFolder(tmp_path)).runs(latest=False).to_pandas()["stage"].tolist()

@@ -1,6 +1,5 @@
 """Stages that run together: order of jobs, failures, and numbers that do not depend on the order."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,13 @@ import pytest
 from pandas.testing import assert_series_equal
 
 from pruneyard import run
-from pruneyard.orchestrator.driver.stage_groups import stages_together
+from pruneyard.orchestrator.driver.stage_groups import next_stages
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.execution.later_jobs import LaterJobs
-from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
-from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 
 DISTIL: dict[str, Any] = {
@@ -66,47 +63,39 @@ class FakeJob:
 
 
 def test_an_attempt_can_start_after_the_last_of_its_inputs_and_once() -> None:
-    """By hand: c waits for a and b, d for a; a failed run lets nothing start."""
-    attempts: dict[str, Any] = {key: PlannedAttempt(job=FakeJob(key), attempt=1) for key in "cd"}  # type: ignore[arg-type]
-    asked: list[Sequence[PlannedAttempt]] = []
-
-    def prepare(ready: Sequence[PlannedAttempt]) -> list[PlannedAttempt]:
-        asked.append(ready)
-        return list(ready)
-
-    later = LaterJobs([(attempts["c"], frozenset("ab")), (attempts["d"], frozenset("a"))], prepare)
-    assert later.after(Report(run_key="b", status=Status.FAILED)) == []
-    assert later.after(Report(run_key="a")) == []
-    assert later.after(Report(run_key="a", status=Status.COMPLETED)) == [attempts["d"]]
-    assert later.after(Report(run_key="a", status=Status.COMPLETED)) == []
-    assert later.waiting == [attempts["c"]]
-    assert later.after(Report(run_key="b", status=Status.COMPLETED)) == [attempts["c"]]
-    assert later.started == [attempts["d"], attempts["c"]]
-    assert len(asked) == 2
+    """By hand: c waits for a and b, d for a, e for b."""
+    attempts: dict[str, Any] = {key: PlannedAttempt(job=FakeJob(key), attempt=1) for key in "cde"}  # type: ignore[arg-type]
+    later = LaterJobs()
+    for key, runs in (("c", "ab"), ("d", "a"), ("e", "b")):
+        later.add(attempts[key], frozenset(runs))
+    assert later.completed("a") == [attempts["d"]]
+    assert later.completed("a") == []
+    assert later.waiting == [attempts["c"], attempts["e"]]
+    assert later.failed("b") == [attempts["c"], attempts["e"]]
+    assert later.completed("b") == []
+    assert later.waiting == []
 
 
-def test_stages_run_together_unless_something_is_decided_by_whole_stages() -> None:
-    asha = {
-        **TRAIN,
-        "scheduler": {"name": "asha", "metric": "val/accuracy", "grace": 0.5, "reduction_factor": 2.0},
-    }
+def test_only_what_depends_on_a_stage_under_hyperband_waits_for_it() -> None:
+    rungs = {"name": "hyperband", "metric": "val/accuracy", "grace": 0.5, "reduction_factor": 2.0}
     best = {**TRUST, "input": {"from": "train", "best": "val/accuracy"}}
-    larger = {**TRUST, "resources": {"cpus": 2}}
+    other = {**TRAIN, "data": {"name": "digits"}}
 
     def names(**stages: dict[str, Any]) -> list[list[str | None]]:
-        found, groups = load_spec(chain(**stages)).stages, []
-        while sum(map(len, groups)) < len(found):
-            groups.append([stage.name for stage in stages_together(found, sum(map(len, groups)))])
+        left, groups = list(load_spec(chain(**stages)).stages), []
+        while left:
+            groups.append([stage.name for stage in next_stages(left)])
+            left = [stage for stage in left if stage.name not in groups[-1]]
         return groups
 
-    assert names(distil=DISTIL, train=TRAIN, trust=TRUST) == [["distil", "train", "trust"]]
-    assert names(distil=DISTIL, train=asha, trust=TRUST) == [["distil"], ["train"], ["trust"]]
-    assert names(distil=DISTIL, train=TRAIN, best=best, trust=TRUST) == [
-        ["distil", "train"],
-        ["best"],
+    assert names(distil=DISTIL, train=TRAIN, best=best, trust={**TRUST, "resources": {"cpus": 2}}) == [
+        ["distil", "train", "best", "trust"]
+    ]
+    assert names(distil=DISTIL, train={**TRAIN, "scheduler": rungs}, trust=TRUST, other=other) == [
+        ["distil", "other"],
+        ["train"],
         ["trust"],
     ]
-    assert names(distil=DISTIL, train=TRAIN, trust=larger) == [["distil", "train"], ["trust"]]
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +130,10 @@ def test_a_job_starts_when_its_own_inputs_are_finished_and_not_its_stage(togethe
 def test_numbers_keys_and_records_are_those_of_stages_that_run_one_after_the_other(
     together: Path, tmp_path: Path
 ) -> None:
-    """Other limits of waiting, which are no part of a run key, keep the stages apart."""
-    apart = {
-        name: {**table, "resources": {"place_within_s": 100.0 + place}}
-        for place, (name, table) in enumerate(
-            {"distil": DISTIL, "train": TRAIN, "trust": TRUST, "both": BOTH}.items()
-        )
-    }
-    runs = run(chain(**apart), tmp_path, local=True).runs().sort_values("started_at")
+    tables: dict[str, Any] = {"distil": DISTIL, "train": TRAIN, "trust": TRUST, "both": BOTH}
+    for number in range(1, len(tables) + 1):
+        run(chain(**dict(list(tables.items())[:number])), tmp_path, local=True, add=True)
+    runs = Results(tmp_path).runs().sort_values("started_at")
     assert runs["stage"].tolist() == ["distil"] * 2 + ["train"] * 2 + ["trust"] * 4 + ["both"]
     found, expected = values(together), values(tmp_path)
     timed = expected.index.get_level_values("name").str.contains("_s$|seconds")

@@ -30,13 +30,18 @@ SPEC: dict[str, Any] = {
 }
 
 
-def attempts_of(spec: dict[str, Any]) -> list[PlannedAttempt]:
-    return [PlannedAttempt(job=job, attempt=1) for job in load_spec(spec).jobs]
+ONE_CORE = Resources()
+
+
+def attempts_of(spec: dict[str, Any], resources: Resources = ONE_CORE) -> list[PlannedAttempt]:
+    return [PlannedAttempt(job=job, attempt=1, resources=resources) for job in load_spec(spec).jobs]
 
 
 def placement(tmp_path: Path, attempts: list[PlannedAttempt], resources: Resources, **session: Any) -> Placement:
     joined = Session(address="127.0.0.1:1", head=HeadMonitor("127.0.0.1:1", None), **session)
-    return Placement(attempts, RunFolder(tmp_path), resources=resources, session=joined)
+    placed = Placement(RunFolder(tmp_path), shapes=[resources], session=joined)
+    placed.expect(attempts)
+    return placed
 
 
 def ended(planned: PlannedAttempt, **memory: int) -> Report:
@@ -44,9 +49,9 @@ def ended(planned: PlannedAttempt, **memory: int) -> Report:
 
 
 def test_cores_are_asked_for_as_the_spec_says(tmp_path: Path) -> None:
-    attempts = attempts_of(SPEC)
+    attempts = attempts_of(SPEC, Resources(cpus=2))
     placed = placement(tmp_path, attempts, Resources(cpus=2), nodes=((8, 0), (4, 0)), memory=(16 * GIB, 6 * GIB))
-    assert placed.num_slots == 6
+    assert placed.room.num_slots(Resources(cpus=2)) == 6
     assert placed.resources_for(attempts[:1]) == {"cpu": 2, "gpu": 0}
 
 
@@ -73,7 +78,7 @@ def test_a_shape_that_takes_more_gets_more_and_others_the_share_of_the_node_with
 def test_a_share_of_a_gpu_grows_with_what_its_memory_was_seen_to_need(
     tmp_path: Path, requested: float, peak: int, given: float
 ) -> None:
-    attempts = attempts_of(SPEC)
+    attempts = attempts_of(SPEC, Resources(gpus=requested))
     placed = placement(tmp_path, attempts, Resources(gpus=requested), nodes=((64, 8),), memory=(64 * GIB,))
     before = placed.resources_for(attempts[:1])
     assert before["gpu"] == requested

@@ -1,0 +1,16 @@
+"""Writes plan.json, from which pages and summaries know the runs of a study."""
+
+from pruneyard.orchestrator.planning.plan import Plan
+from pruneyard.orchestrator.search.proposals import is_search_finished
+from pruneyard.reports.planned import Population, write_plan
+
+
+def write_study_plan(plan: Plan) -> None:
+    """Writes plan.json: all run keys, and for each population its metric, its direction and its runs."""
+    populations, spec = {}, plan.spec
+    for stage in spec.stages:
+        if stage.learning is not None and stage.learning.search.is_population:
+            ((measure, best_is),) = stage.learning.search.directions.items()
+            populations[stage.name or ""] = Population(measure, best_is, frozenset(job.key for job in stage.jobs))
+    keys = [job.key for job in spec.jobs]
+    write_plan(plan.folder, keys, populations, is_complete=is_search_finished(spec, plan.folder))
