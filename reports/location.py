@@ -41,11 +41,11 @@ def located(text: str | os.PathLike[str] | ObjectPath) -> Location:
     )
 
 
-def size_bytes(path: Location) -> int:
-    """Returns the size of a file; 0 if there is none."""
-    if isinstance(path, ObjectPath):
-        return path.size_bytes()
-    return path.stat().st_size if path.is_file() else 0
+def sizes_below(folder: Location) -> dict[str, int]:
+    """Returns the sizes in bytes of all files below a folder, by their names relative to it; in a store by one listing."""
+    if isinstance(folder, ObjectPath):
+        return folder.sizes_below()
+    return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
 def remove_tree(folder: Location) -> None:

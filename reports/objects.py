@@ -134,12 +134,6 @@ class ObjectPath:
                         raise
         raise AssertionError("unreachable")
 
-    def size_bytes(self) -> int:
-        """Returns the size of the object; 0 if there is none."""
-        with _converted_errors(self):
-            listed = _client().list_objects_v2(Bucket=self.bucket, Prefix=self.key, MaxKeys=1)
-        return sum(found["Size"] for found in listed.get("Contents", ()) if found["Key"] == self.key)
-
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Reads the object as text."""
         return self.read_bytes().decode(encoding, errors)
@@ -217,6 +211,15 @@ class ObjectPath:
             pages = _client().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self._prefix):
                 yield from (ObjectPath(self.bucket, entry["Key"]) for entry in page.get("Contents", ()))
+
+    def sizes_below(self) -> dict[str, int]:
+        """Returns the sizes of all objects below this name, by their names relative to it."""
+        prefix = self._prefix
+        with _converted_errors(self):
+            pages = _client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            return {
+                entry["Key"].removeprefix(prefix): entry["Size"] for page in pages for entry in page.get("Contents", ())
+            }
 
     def remove_tree(self) -> None:
         """Deletes all objects below this name."""

@@ -15,7 +15,7 @@ from pruneyard.reports.attempt import Attempt, attempt_of, decode_record
 from pruneyard.reports.data_record import data_records
 from pruneyard.reports.durable import Content, add_folder_durably
 from pruneyard.reports.layout import RunFolder
-from pruneyard.reports.location import Location, remove_tree, size_bytes
+from pruneyard.reports.location import Location, remove_tree, sizes_below
 from pruneyard.reports.parquet import DamagedFileError, NewerSchemaError
 from pruneyard.reports.records import Status
 
@@ -47,11 +47,6 @@ class CachedRun:
     def file_names(self) -> list[str]:
         """Names of the files of the artifact other than manifest and record."""
         return [str(name) for name in _list(self.manifest, "files")]
-
-    @cached_property
-    def size_bytes(self) -> int:
-        """Size of these files; a missing one counts as 0."""
-        return sum(size_bytes(self.artifact / name) for name in self.file_names)
 
     def as_attempt(self, number: int, *, study: str, stage: str | None) -> "CachedRun":
         """Returns the run as an attempt of another number, and of another study."""
@@ -86,6 +81,11 @@ class RunCache:
     def run_keys(self) -> frozenset[str]:
         """Returns the run keys of all entries, whole or not; one listing of the folder."""
         return frozenset(self.folder.runs_with_artifacts())
+
+    def sizes(self, runs: Mapping[str, CachedRun]) -> dict[str, int]:
+        """Returns the bytes of the files of runs of this cache, by run key; a missing file counts as 0."""
+        found = sizes_below(self.folder.artifacts)
+        return {key: sum(found.get(f"{key}/{name}", 0) for name in run.file_names) for key, run in runs.items()}
 
     def read(self, run_key: str) -> CachedRun | None:
         """Returns the finished run with this key; None if there is no manifest, as for a run that never finished.

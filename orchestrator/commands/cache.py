@@ -16,16 +16,18 @@ from pruneyard.orchestrator.artifacts.run_cache import CachedRun, IncompleteRunE
 from pruneyard.orchestrator.commands.console import stdout_console
 from pruneyard.orchestrator.errors import ExitCode, UsageError
 from pruneyard.reports.formats import byte_size
-from pruneyard.reports.location import Location
+from pruneyard.reports.location import Location, sizes_below
 
 logger = logging.getLogger(__name__)
 
 
 def ls(folder: Location, as_json: bool) -> int:
     """Prints one line for each finished run, the newest first."""
-    runs = _by_age(_finished_runs(_opened(folder)))
+    cache = _opened(folder)
+    by_key = _finished_runs(cache)
+    runs, sizes = _by_age(by_key), cache.sizes(by_key)
     if as_json:
-        click.echo(json.dumps([_as_json(run) for run in runs], indent=1))
+        click.echo(json.dumps([_as_json(run, sizes) for run in runs], indent=1))
         return ExitCode.FINISHED
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("run key", "kind", "study", "data", "model", "method", "density", "seed", "ended", "size"):
@@ -34,9 +36,9 @@ def ls(folder: Location, as_json: bool) -> int:
         row = run.attempt.run
         density = "" if row.density is None else f"{row.density:g}"
         texts = (row.run_key, row.kind, row.study, row.data, row.model, row.method, density, str(row.seed))
-        table.add_row(*map(Text, texts), f"{row.ended_at:%Y-%m-%d %H:%M}", byte_size(run.size_bytes))
+        table.add_row(*map(Text, texts), f"{row.ended_at:%Y-%m-%d %H:%M}", byte_size(sizes[row.run_key]))
     stdout_console().print(table)
-    click.echo(f"{len(runs)} finished runs, {byte_size(sum(run.size_bytes for run in runs))}", err=True)
+    click.echo(f"{len(runs)} finished runs, {byte_size(sum(sizes.values()))}", err=True)
     return ExitCode.FINISHED
 
 
@@ -52,6 +54,7 @@ def explain(folder: Location, run_key: str) -> int:
         raise UsageError(f"{found[0]}: never finished; it is only a part of a run")
     row, keys = run.attempt.run, cache.run_keys()
     inputs = [f"{key}{'' if key in keys else ' (not in this cache)'}" for key in run.parents]
+    sizes = sizes_below(run.artifact)
     facts = {
         "run key": row.run_key,
         "study": row.study if row.stage is None else f"{row.study}, stage {row.stage}",
@@ -59,7 +62,7 @@ def explain(folder: Location, run_key: str) -> int:
         "versions": f"pruneyard {row.code_version}, torch {row.torch_version}",
         "data": json.dumps(dict(run.data_record)) if run.data_record else "not known",
         "input": ", ".join(inputs) or "no other run",
-        "files": ", ".join(run.file_names) + f": {byte_size(run.size_bytes)}",
+        "files": ", ".join(run.file_names) + f": {byte_size(sum(sizes.get(name, 0) for name in run.file_names))}",
         "spec": json.dumps(run.manifest["spec"], indent=1),
     }
     for name, text in facts.items():
@@ -84,26 +87,29 @@ def prune(folder: Location, older_than: timedelta | None, max_size: float | None
         raise click.UsageError("give --older-than, --max-size or both")
     cache = _opened(folder)
     runs = _finished_runs(cache)
-    removed = _to_remove(runs, before=None if older_than is None else datetime.now(UTC) - older_than, max_bytes=max_size)
+    sizes = cache.sizes(runs)
+    removed = _to_remove(runs, sizes, before=None if older_than is None else datetime.now(UTC) - older_than, max_bytes=max_size)
     unfinished = sorted(cache.run_keys() - runs.keys())
     for key in (*unfinished, *removed):
         reason = "is not whole" if key in unfinished else f"ended {runs[key].attempt.run.ended_at:%Y-%m-%d %H:%M}"
         click.echo(f"{'would remove' if dry_run else 'removed'} {key}: {reason}")
         if not dry_run:
             cache.remove(key)
-    left = [run for key, run in runs.items() if key not in removed]
-    click.echo(f"{len(left)} finished runs are kept, {byte_size(sum(run.size_bytes for run in left))}", err=True)
+    left = [sizes[key] for key in runs if key not in removed]
+    click.echo(f"{len(left)} finished runs are kept, {byte_size(sum(left))}", err=True)
     return ExitCode.FINISHED
 
 
-def _to_remove(runs: Mapping[str, CachedRun], *, before: datetime | None, max_bytes: float | None) -> list[str]:
+def _to_remove(
+    runs: Mapping[str, CachedRun], sizes: Mapping[str, int], *, before: datetime | None, max_bytes: float | None
+) -> list[str]:
     """Returns the run keys to remove, dependants before what they were made from.
 
     From the oldest on, a run is removed if it ended before `before` or if the runs that are left take more than `max_bytes`,
     and if no run that is left was made from it.
     """
     num_dependants = Counter(parent for run in runs.values() for parent in run.parents)
-    total, removed = sum(run.size_bytes for run in runs.values()), []
+    total, removed = sum(sizes.values()), []
     removable = [(run.attempt.run.ended_at, key) for key, run in runs.items() if not num_dependants[key]]
     heapq.heapify(removable)
     while removable:
@@ -112,7 +118,7 @@ def _to_remove(runs: Mapping[str, CachedRun], *, before: datetime | None, max_by
         if not ((before is not None and ended_at < before) or (max_bytes is not None and total > max_bytes)):
             break
         removed.append(key)
-        total -= runs[key].size_bytes
+        total -= sizes[key]
         num_dependants.subtract(runs[key].parents)
         for parent in runs[key].parents:
             if parent in runs and not num_dependants[parent]:
@@ -145,13 +151,13 @@ def _by_age(runs: Mapping[str, CachedRun]) -> Sequence[CachedRun]:
     return sorted(runs.values(), key=lambda run: (run.attempt.run.ended_at, run.attempt.run.run_key), reverse=True)
 
 
-def _as_json(run: CachedRun) -> dict[str, Any]:
+def _as_json(run: CachedRun, sizes: Mapping[str, int]) -> dict[str, Any]:
     row = run.attempt.run
     shown = ("run_key", "kind", "study", "stage", "data", "model", "method", "density", "ipc", "seed", "code_version")
     return {
         **{name: getattr(row, name) for name in shown},
         "ended_at": row.ended_at.isoformat(),
-        "size_bytes": run.size_bytes,
+        "size_bytes": sizes[row.run_key],
         "parents": run.parents,
         "data_read": dict(run.data_record),
     }

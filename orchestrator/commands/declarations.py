@@ -85,7 +85,7 @@ def _schema() -> click.Command:
 
 def _plan() -> click.Command:
     text = "Validate SPEC, list its jobs as finished, failed or missing, and estimate the cost of what is left."
-    return _command("plan", [spec_argument(), out_option(), *spec_options(), json_option()], text)
+    return _command("plan", [spec_argument(), out_option(), *spec_options(), *cache_options(), json_option()], text)
 
 
 def _run() -> click.Command:
@@ -271,6 +271,7 @@ def _submit() -> click.Command:
         server_option(),
         option("--out", metavar="DIR", help="As the cluster sees it [default: NAME in the cluster's $PRUNEYARD_OUT]."),
         *spec_options(),
+        *cache_options(),
         option("--follow", is_flag=True, help="Show the log, and exit as the job does."),
         option(
             "--pin",

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pruneyard.orchestrator.commands.console import stdout_console
 from pruneyard.orchestrator.commands.spec_changes import spec_changes
+from pruneyard.orchestrator.driver.cached_runs import Caches, cached_jobs
 from pruneyard.orchestrator.driver.run import default_folder
 from pruneyard.orchestrator.driver.stages import check_ready_jobs
 from pruneyard.orchestrator.errors import UsageError
@@ -30,20 +31,28 @@ MAX_ROWS = 40
 
 
 def execute(
-    spec: str, out: Location | None, sets: Sequence[str], axes: Sequence[str], plugins: Sequence[str], as_json: bool
+    spec: str,
+    out: Location | None,
+    sets: Sequence[str],
+    axes: Sequence[str],
+    plugins: Sequence[str],
+    cache: Location | None,
+    cache_from: Sequence[Location],
+    as_json: bool,
 ) -> int:
     """Validate SPEC, list its jobs as finished, failed or missing, and estimate the cost of what is left."""
     resolved = load_spec(spec, **spec_changes(sets, axes, plugins))
     plan = make_plan(resolved, RunFolder(out or default_folder(resolved)))
-    cost, missing_data = _cost(plan)
+    cached = frozenset(job.key for job, _ in cached_jobs(plan, Caches.of(cache, cache_from)))
+    cost, missing_data = _cost(plan, cached)
     if as_json:
-        click.echo(json.dumps(_as_json(plan, cost, missing_data), indent=1))
+        click.echo(json.dumps(_as_json(plan, cost, missing_data, cached), indent=1))
     else:
-        _print(plan, cost, missing_data)
+        _print(plan, cost, missing_data, cached)
     return 0
 
 
-def _cost(plan: Plan) -> tuple[Estimate | None, str | None]:
+def _cost(plan: Plan, cached: frozenset[str]) -> tuple[Estimate | None, str | None]:
     cores = joblib.cpu_count()
     wanted = [stage.header.resources for stage in plan.spec.stages]
     # By the stage with the largest trials, so the estimate is rather too long than too short.
@@ -57,16 +66,17 @@ def _cost(plan: Plan) -> tuple[Estimate | None, str | None]:
             return None, str(error)
         raise
     workers = {stage.name: stage.header.resources.workers for stage in plan.spec.stages}
-    jobs = [planned.job for planned in attempts]
+    jobs = [planned.job for planned in attempts if planned.job.key not in cached]
     return estimate(jobs, data, slots=slots, workers=workers, known=plan.spec.jobs), None
 
 
-def _as_json(plan: Plan, cost: Estimate | None, missing_data: str | None) -> dict[str, Any]:
+def _as_json(plan: Plan, cost: Estimate | None, missing_data: str | None, cached: frozenset[str]) -> dict[str, Any]:
     jobs = [
         {
             "run_key": job.key,
             "label": job.label,
             "status": (status.value if (status := plan.status(job)) else "MISSING"),
+            "in_cache": job.key in cached,
             "spec": job.resolved,
         }
         for job in plan.spec.jobs
@@ -75,6 +85,7 @@ def _as_json(plan: Plan, cost: Estimate | None, missing_data: str | None) -> dic
         "study": plan.spec.name,
         "folder": str(plan.folder.path),
         "counts": plan.counts(),
+        "num_in_cache": len(cached),
         "stages": [asdict(node) for node in stage_graph(plan)],
         "to_be_proposed": {name or "": count for name, count in num_proposals_left(plan.spec, plan.folder).items()},
         "estimate": asdict(cost) if cost else None,
@@ -108,20 +119,23 @@ def _arrow(taken: StageInput) -> str:
     return f"<- {taken.origin} ({number} {'run' if number == '1' else 'runs'} per job)"
 
 
-def _print(plan: Plan, cost: Estimate | None, missing_data: str | None) -> None:
+def _print(plan: Plan, cost: Estimate | None, missing_data: str | None, cached: frozenset[str]) -> None:
     console = stdout_console()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("run key", "job", "status"):
         table.add_column(column)
     for job in plan.spec.jobs[:MAX_ROWS]:
         status = plan.status(job)
-        table.add_row(job.key, Text(job.label), Text(status.value.lower() if status else "missing"))
+        found = ", in the cache" if job.key in cached else ""
+        table.add_row(job.key, Text(job.label), Text((status.value.lower() if status else "missing") + found))
     if len(plan.spec.jobs) > MAX_ROWS:
         table.add_row("", f"and {len(plan.spec.jobs) - MAX_ROWS} more", "")
     console.print(table)
     _draw_graph(plan, console)
     counts = ", ".join(f"{count} {name}" for name, count in plan.counts().items() if count)
     console.print(f"\n{plan.spec.name}: {len(plan.spec.jobs)} jobs, {counts}; results go into {plan.folder.path}")
+    if cached:
+        console.print(f"{len(cached)} of the jobs that are left are in the cache; `run` takes those that are whole")
     for name, count in num_proposals_left(plan.spec, plan.folder).items():
         whose = f"the search of {name}" if name else "its search"
         console.print(f"{whose} proposes up to {count} more settings while it runs; they are not counted here")

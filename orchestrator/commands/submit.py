@@ -7,6 +7,7 @@ import click
 from pruneyard.orchestrator.commands.spec_changes import spec_changes
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.remote.submission import (
+    cache_arguments,
     connect,
     folder_on_cluster,
     print_message,
@@ -15,6 +16,7 @@ from pruneyard.orchestrator.remote.submission import (
     write_log,
 )
 from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.location import Location
 
 
 def execute(
@@ -24,6 +26,8 @@ def execute(
     sets: Sequence[str],
     axes: Sequence[str],
     plugins: Sequence[str],
+    cache: Location | None,
+    cache_from: Sequence[Location],
     follow: bool,
     pin: str,
     python: str | None,
@@ -31,10 +35,11 @@ def execute(
     """Submit SPEC and print the job's name. Submitting again resumes what is missing, and never runs a study twice at once."""
     resolved = load_spec(spec, **spec_changes(sets, axes, plugins))
     folder_on_cluster(out, resolved)
+    caches = cache_arguments(cache, cache_from)
     with connect(address) as (found, server):
         if found.sends_token_unencrypted:
             print_message(f"the token travels to {found.shown} unencrypted; a tunnel to 127.0.0.1 keeps it from others")
-        view, is_new = submit(found, server, resolved, out=out, pin=pin, python=python)
+        view, is_new = submit(found, server, resolved, out=out, pin=pin, python=python, caches=caches)
         how = f"submitted to {found.shown} {found.mode}" if is_new else "is under way already"
         print_message(f"{resolved.name}: {len(resolved.jobs)} jobs, {how}; see: pruneyard logs -f {view.job_id}")
         click.echo(view.job_id)

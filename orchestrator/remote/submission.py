@@ -4,7 +4,7 @@ import hashlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from pruneyard.cluster.jobs import (
 from pruneyard.cluster.notes import Note, last_note, read_note, write_note
 from pruneyard.cluster.pins import PRESENT
 from pruneyard.orchestrator.errors import ClusterError, UsageError
-from pruneyard.reports.location import SCHEMES
+from pruneyard.reports.location import SCHEMES, Location
 from pruneyard.workloads.user_code.shipping import files_to_copy
 
 if TYPE_CHECKING:
@@ -94,14 +94,36 @@ def folder_on_cluster(out: str | None, spec: "Spec") -> str:
     return shlex.quote(out)
 
 
+def cache_arguments(cache: Location | None, cache_from: Sequence[Location]) -> str:
+    """Returns the options of `run` on the cluster that name caches, with a space before each; empty without caches.
+
+    Raises `UsageError` for a relative path, which the cluster would resolve in the folder of the job.
+    """
+    named = [("--cache", cache)] if cache is not None else []
+    named += [("--cache-from", folder) for folder in cache_from]
+    for option, folder in named:
+        if isinstance(folder, Path) and not folder.is_absolute():
+            rule = "it must be an absolute path, or the URI of an object store, that every node of the cluster sees"
+            raise UsageError(f"{option} {folder}: {rule}")
+    return "".join(f" {option} {shlex.quote(str(folder))}" for option, folder in named)
+
+
 def submit(
-    access: Access, server: JobServer, spec: "Spec", *, out: str | None, pin: str, python: str | None
+    access: Access,
+    server: JobServer,
+    spec: "Spec",
+    *,
+    out: str | None,
+    pin: str,
+    python: str | None,
+    caches: str = "",
 ) -> tuple[JobView, bool]:
     """Submits a spec; returns its job and whether the job is new. A study that already runs is not submitted again.
 
     A short job first checks the interpreter, the packages and the folder of the cluster. Raises `UsageError` with what is wrong,
     before anything is accepted.
 
+    caches: further options of `run`, see `cache_arguments`.
     python: interpreter on the cluster; None to choose the first one that has the packages.
     """
     folder = folder_on_cluster(out, spec)
@@ -117,7 +139,7 @@ def submit(
         write_bundle(Path(scratch), spec=spec.to_yaml(), code=files_to_copy(Path.cwd()))
         chosen = shlex.quote(_checked_interpreter(server, Path(scratch), folder=folder, pin=pin, python=python))
         check = f"{chosen} -m pruneyard.cluster.pins {PINS} && " if pin != "none" else ""
-        run = f'run {SPEC} --out {folder} --address "$RAY_ADDRESS"'
+        run = f'run {SPEC} --out {folder} --address "$RAY_ADDRESS"{caches}'
         view = server.submit(
             f"{mode}{check}exec {chosen} -m pruneyard {run}",
             prefix=prefix,

@@ -18,6 +18,7 @@ from pruneyard.orchestrator.coordination.journal import ENTRIES_PER_OBJECT, Jour
 from pruneyard.orchestrator.coordination.lease import hold_lease
 from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.remote.storage_check import check_store
+from pruneyard.reports import objects
 from pruneyard.reports.durable import write_durably
 from pruneyard.reports.location import located, remove_tree
 from pruneyard.reports.objects import ObjectPath
@@ -92,9 +93,11 @@ def test_a_cache_of_finished_runs_is_filled_read_and_pruned(folder: ObjectPath, 
     (key,) = cache.run_keys()
     found = cache.read(key)
     assert found is not None
-    assert found.size_bytes == sum(
-        len((folder / "artifacts" / key / name).read_bytes()) for name in found.file_names
-    )
+    requests: list[str] = []
+    objects._client().meta.events.register("before-call.s3", lambda model, **_: requests.append(model.name))
+    size = cache.sizes({key: found})[key]
+    assert requests == ["ListObjectsV2"], "sizes cost one listing, not a request for each file"
+    assert size == sum(len((folder / "artifacts" / key / name).read_bytes()) for name in found.file_names)
     assert not list(cache.problems(key))
     cache.remove(key)
     assert not cache.run_keys()

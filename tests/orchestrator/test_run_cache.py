@@ -91,6 +91,17 @@ def test_only_what_is_missing_in_the_cache_runs_and_is_added(cache: RunCache, tm
     assert not [problem for key in cache.run_keys() for problem in cache.problems(key)]
 
 
+def test_a_plan_counts_the_jobs_that_a_cache_has(calm: Path, tmp_path: Path, pruneyard: Pruneyard) -> None:
+    stages = {**CHAIN["stages"], "train": {**TRAINING, "seeds": 3}}  # type: ignore[dict-item]
+    (tmp_path / "chain.json").write_text(json.dumps({**CHAIN, "stages": stages}))
+    options = ("plan", str(tmp_path / "chain.json"), "--out", str(tmp_path / "out"), "--cache-from", str(calm / "cache"))
+    told = json.loads(pruneyard(*options, "--json").out)
+    assert told["num_in_cache"] == 4
+    assert sum(job["in_cache"] for job in told["jobs"]) == 4
+    assert "4 of the jobs that are left are in the cache" in pruneyard(*options).out
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_results_serves_as_a_cache_and_is_not_changed(calm: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (calm / "out").rglob("*")}
     found = run({**TRAINING, "name": "one"}, tmp_path, local=True, cache_from=[calm / "out"]).runs()
