@@ -1,14 +1,17 @@
-"""Loads the searches of a spec from a folder, and the jobs that they have proposed. The only module that knows both kinds."""
+"""Loads the searches of a spec from a folder, and the jobs that they have proposed. The only module that knows all kinds."""
 
 from dataclasses import replace
 
+from pruneyard.orchestrator.search.diverse_search import DiverseSearch
 from pruneyard.orchestrator.search.optuna_search import OptunaSearch
 from pruneyard.orchestrator.search.pbt import PBTSearch
+from pruneyard.orchestrator.search.round_search import RoundSearch
 from pruneyard.orchestrator.spec.load import Spec
+from pruneyard.orchestrator.spec.search import DIVERSE
 from pruneyard.orchestrator.spec.stage import AdaptiveSearch
 from pruneyard.reports.layout import RunFolder
 
-Search = OptunaSearch | PBTSearch
+Search = RoundSearch | PBTSearch
 
 
 def with_proposed_jobs(spec: Spec, folder: RunFolder) -> Spec:
@@ -41,4 +44,6 @@ def num_proposals_left(spec: Spec, folder: RunFolder) -> dict[str | None, int]:
 
 def load_search(learning: AdaptiveSearch, folder: RunFolder) -> Search:
     """Returns the state of a search in this folder, which can propose more."""
-    return PBTSearch(learning, folder) if learning.search.is_population else OptunaSearch(learning, folder)
+    if learning.search.is_population:
+        return PBTSearch(learning, folder)
+    return DiverseSearch(learning, folder) if learning.search.name in DIVERSE else OptunaSearch(learning, folder)

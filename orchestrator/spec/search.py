@@ -2,8 +2,8 @@
 
 A proposal holds a value for every key of the space. A key that the chosen tables do not have has no effect, as in a grid, so
 two proposals that mean the same job train it once. The proposals of `random` and `sobol` are known before anything runs;
-`tpe` and `nsga2` learn from results (`orchestrator.search.optuna_search`); `pbt` and `pb2` change settings while networks
-train (`orchestrator.search.pbt`).
+`tpe` and `nsga2` learn from results (`orchestrator.search.optuna_search`), and so do `lissnas` and `fgps`
+(`orchestrator.search.diverse_search`); `pbt` and `pb2` change settings while networks train (`orchestrator.search.pbt`).
 """
 
 import hashlib
@@ -24,7 +24,8 @@ from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.orchestrator.spec.scheduler import check_metric
 
 POPULATIONS = ("pbt", "pb2")
-LEARNING = ("tpe", "nsga2", *POPULATIONS)
+DIVERSE = ("lissnas", "fgps")
+LEARNING = ("tpe", "nsga2", *DIVERSE, *POPULATIONS)
 CHANGEABLE = ("optimizer", "schedule", "objective", "gradient", "augment", "weight_dropout", "arguments")
 """Tables whose values may change while a network is trained: the shape of no tensor in a checkpoint depends on them."""
 
@@ -92,24 +93,29 @@ class Search:
     """A search: its space, its algorithm and its objectives.
 
     name: `random`; `sobol`, a low-discrepancy sequence with a random shift; `tpe`, tree-structured Parzen estimators;
-        `nsga2`, an evolving population sorted by dominance; these two need the extra `pruneyard[search]`. `pbt`, population
+        `nsga2`, an evolving population sorted by dominance; these two need the extra `pruneyard[search]`. `lissnas`
+        shrinks the space to pockets around good settings after each round; `fgps` changes those of the good settings that lie
+        farthest apart. `pbt`, population
         based training: after each part of the budget the worst members resume from the best ones, with settings changed at
         random; `pb2`, the same with settings chosen by a Gaussian process.
     max_trials: the maximum number of proposals, each trained with every seed; for `pbt` and `pb2` the number of members, each
         trained with the whole budget.
     space: by dotted key, `{low, high, log, int}`, `{choices: [...]}`, or a constant.
     seed: seed of the random numbers; the same seed gives the same proposals.
-    batch: for `tpe` and `nsga2`, the number of proposals per round; for `nsga2` also the size of the population. Default 8.
-    max_time: for `tpe` and `nsga2`, seconds of searching after which no further round is proposed.
+    batch: for searches in rounds, `tpe`, `nsga2`, `lissnas` and `fgps`, the number of proposals per round; for `nsga2` also the
+        size of the population. Default 8.
+    max_time: for searches in rounds, seconds of searching after which no further round is proposed.
     metric, mode: for searches that learn from results, the `split/name` that is optimised, and `max` (default) or `min`.
     objectives: instead of metric, several objectives, each with `max` or `min`; the search looks for the Pareto front. The
-        columns num_active, num_parameters and train_flops may be objectives too. `pbt` and `pb2` take a metric.
+        columns num_active, num_parameters and train_flops may be objectives too. Only `tpe` and `nsga2` take objectives.
     generations: for `pbt` and `pb2`, the number of equal parts of the budget. Default 5.
-    quantile: for `pbt` and `pb2`, the share of members that are replaced after each part by as many of the best. Default 0.25.
-    resample: for `pbt`, the probability that a setting is sampled anew instead of perturbed. Default 0.25.
+    quantile: for `pbt` and `pb2`, the share of members that are replaced after each part by as many of the best; for `lissnas`
+        and `fgps`, the share of trials that count as good. Default 0.25.
+    resample: for `pbt`, the probability that a setting is sampled anew instead of perturbed; for `fgps`, that a further setting
+        is sampled anew beside the one that always is. Default 0.25.
     """
 
-    name: Literal["random", "sobol", "tpe", "nsga2", "pbt", "pb2"]
+    name: Literal["random", "sobol", "tpe", "nsga2", "lissnas", "fgps", "pbt", "pb2"]
     max_trials: int
     space: Mapping[str, Any]
     seed: int = 0
@@ -142,8 +148,13 @@ class Search:
             self._check_learning()
 
     def _check_generations(self) -> None:
-        useless = [] if self.name == "pbt" else ["resample"]
-        useless += ["batch", "max_time", "objectives"] if self.is_population else ["generations", "quantile"]
+        useless = [] if self.name in ("pbt", "fgps") else ["resample"]
+        if self.is_population:
+            useless += ["batch", "max_time", "objectives"]
+        elif self.name in DIVERSE:
+            useless += ["generations", "objectives"]
+        else:
+            useless += ["generations", "quantile"]
         for name in useless:
             if self.learns and getattr(self, name):
                 raise ValueError(f"{name} is {short_json(getattr(self, name))}; {self.name} has no use for it, so leave it out")
@@ -199,12 +210,12 @@ class Search:
 
     @property
     def share_replaced(self) -> float:
-        """Returns the share of members that are replaced after each generation."""
+        """Returns the share of members that are replaced after each generation, or of trials that count as good."""
         return 0.25 if self.quantile is None else self.quantile
 
     @property
     def share_resampled(self) -> float:
-        """Returns the probability that a setting of a replaced member is sampled anew."""
+        """Returns the probability that a setting of a replaced member, or a further one of a changed trial, is sampled anew."""
         return 0.25 if self.resample is None else self.resample
 
     @property
