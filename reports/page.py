@@ -64,7 +64,7 @@ def render(study: Study, *, live: str = "") -> str:
     return environment.get_template("page.html").render(
         live=live,
         title=", ".join(dict.fromkeys(study.labelled["study"])),
-        headline=prose.headline(study, compared),
+        headline=prose.headline(study, compared, [text for part in trust for text in part.verdicts]),
         comparisons=compared,
         facts=prose.facts(study),
         commands=prose.commands(study),

@@ -14,17 +14,23 @@ from pruneyard.reports.comparison_section import Comparison
 from pruneyard.reports.glossary import measure_title
 from pruneyard.reports.leading import selection_measure
 from pruneyard.reports.records import Status
+from pruneyard.reports.row_intervals import NOTE
 from pruneyard.reports.series import NUM_BINS, calibration_errors
 from pruneyard.reports.study import CALIBRATE, DENSE, Study
 from pruneyard.reports.tables import MAX_ROWS, best_cells
 
 
-def headline(study: Study, comparisons: Sequence[Comparison]) -> str:
-    """Returns the progress, the range of the first measure, and what is better than the baseline, or than all others."""
+def headline(study: Study, comparisons: Sequence[Comparison], calibration: Sequence[str] = ()) -> str:
+    """Returns the progress, the range of the first measure, and what is better than the baseline, or than all others.
+
+    calibration: the verdicts on calibrators, which stand in place of the last where a study has nothing but calibrate runs.
+    """
     parts = [progress(study)]
     measure = _headline_measure(study)
     if measure and study.cells[measure].notna().any():
-        parts += [_span(study, measure), *([each.sentence for each in comparisons] or [_verdict(study, measure)])]
+        is_calibration = bool((study.cells["kind"] == CALIBRATE).all())
+        found = [each.sentence for each in comparisons] or (list(calibration) if is_calibration else [])
+        parts += [_span(study, measure), *(found or [_verdict(study, measure)])]
     return " ".join(part for part in parts if part)
 
 
@@ -102,6 +108,8 @@ def summary_note(study: Study) -> str:
         parts.append("Mean over seeds ± half width of the 95% t interval; values without ± have a single seed.")
         calibrators = ", or for calibrators on the same input runs" if (study.cells["kind"] == CALIBRATE).any() else ""
         parts.append(f"Bold: the interval lies beyond all others on the same data and model{calibrators}.")
+    if study.row_intervals:
+        parts.append(NOTE)
     if "test/ece" in study.measures and (note := _floor(study)):
         parts.append(note)
     if study.cells["censored"].any():

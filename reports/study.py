@@ -20,6 +20,7 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.naming import column_names
 from pruneyard.reports.planned import read_plan
+from pruneyard.reports.row_intervals import row_intervals
 from pruneyard.reports.store import Store
 
 DENSE = "dense"
@@ -123,6 +124,12 @@ class Study:
         """The reliability bins of every completed run on the test split; see `series.bins_of_runs`."""
         bins = series.bins_of_runs(self.curves, self.labelled)
         return bins[bins["key"] == "test"]
+
+    @cached_property
+    def row_intervals(self) -> dict[tuple[int, str], tuple[float, float]]:
+        """The intervals over test rows of the drawn cells with one completed seed; see `row_intervals.row_intervals`."""
+        single = self.drawn.loc[self.drawn["num_seeds"] == 1, "cell"]
+        return row_intervals(self.test_bins, self.by_run, set(single))
 
     @cached_property
     def cells(self) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 from pruneyard.reports import formats
 from pruneyard.reports.glossary import FURTHER_MEASURES, LARGER_IS_BETTER, cost_names, measure_title
 from pruneyard.reports.records import Status
+from pruneyard.reports.row_intervals import in_words as interval_words
 from pruneyard.reports.statistics.intervals import clearly_best
 from pruneyard.reports.study import CALIBRATE, Study, in_words
 
@@ -163,11 +164,13 @@ def _seeds(row: pd.Series[int]) -> Value:
 def measure_values(study: Study, table: pd.DataFrame, measure: str) -> list[Value]:
     """Returns the column of a measure: mean and interval of every cell, bold where it is clearly best."""
     best = best_cells(study.cells, measure)
+    over_rows = study.row_intervals
     rows = zip(table["cell"], table[measure], table[f"{measure}_low"], table[f"{measure}_high"], strict=True)
     values = []
     for cell, mean, low, high in rows:
         text, half = formats.estimate(mean, low, high)
-        values.append(Value(text=text, half=half, is_best=cell in best))
+        remark = interval_words(over_rows.get((int(cell), measure)))
+        values.append(Value(text=text, half=half, is_best=cell in best, remark=remark))
     return values
 
 

@@ -18,6 +18,7 @@ from pruneyard.reports.trust.calibrated_cells import (
 )
 from pruneyard.reports.trust.calibrators import comparisons, ranking_table
 from pruneyard.reports.trust.detection import coverage_table, detection_table
+from pruneyard.reports.trust.verdicts import verdicts
 
 _RANKED_NOTE = (
     "Test split, mean over seeds ± half width of the 95% t interval. The noise floor is the ECE that a perfectly calibrated "
@@ -33,7 +34,7 @@ _NO_ORDER = "Rows are not ranked: some have a single seed, or no split beside th
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One subsection: a heading, a table with a note, figures, and a collapsed table."""
+    """One subsection: a heading, verdicts, a table with a note, figures, and a collapsed table."""
 
     title: str
     table: Table | None
@@ -41,6 +42,7 @@ class Part:
     figures: Sequence[Figure]
     folded: Table | None = None
     folded_title: str = ""
+    verdicts: Sequence[str] = ()
 
 
 def trust_section(study: Study) -> list[Part]:
@@ -65,6 +67,7 @@ def _parts(study: Study, cells: Sequence[CalibratedCell]) -> Iterator[Part]:
         table=ranking_table(study, found),
         note=note,
         figures=[*charts.before_and_after(study, found), *charts.risk_coverage(study, found)],
+        verdicts=verdicts(study, found),
     )
     if table := detection_table(study, cells, each_set=False):
         yield Part(

@@ -1,4 +1,4 @@
-"""Chance in reliability diagrams: bands for the accuracy of bins, and the calibration error that chance alone makes."""
+"""Chance in reliability diagrams: bands for the accuracy of bins, intervals over rows, and the error that chance alone makes."""
 
 import numpy as np
 import numpy.typing as npt
@@ -63,3 +63,63 @@ def chance_gaps(confidence: npt.ArrayLike, count: npt.ArrayLike) -> Floats:
     above = np.floor(n * p) + 1  # the least count above the mean
     gaps: Floats = np.where(above <= n, 2 * above * (1 - p) * stats.binom.pmf(above, n, p), 0.0)
     return gaps
+
+
+def consistency_test(
+    confidence: npt.ArrayLike,
+    share: npt.ArrayLike,
+    count: npt.ArrayLike,
+    *,
+    generator: np.random.Generator,
+    num_draws: int = 2_000,
+) -> float:
+    """Returns the p-value that a network with these bins is calibrated: how often chance alone makes an ECE as large as its own.
+
+    confidence, share, count: `(B,)`, mean confidence, share of correct samples and number of samples of each bin. In a draw the
+    number of correct samples of a bin is binomial with its mean confidence; the observed ECE counts as one more draw. A p-value
+    above the level says that the ECE is at its noise floor: no evidence of miscalibration.
+    Reference: Broecker and Smith, "Increasing the reliability of reliability diagrams", Weather and Forecasting 2007.
+    """
+    p_B, share_B = np.asarray(confidence, dtype=np.float64).clip(0, 1), np.asarray(share, dtype=np.float64)
+    num_B = np.asarray(count, dtype=np.float64).round().astype(np.int64)
+    if not p_B.shape == share_B.shape == num_B.shape or p_B.ndim != 1 or not len(p_B) or (num_B <= 0).any():
+        raise ValueError("confidence, share and count must have one value for each bin, and every bin at least one sample")
+    expected_B = p_B * num_B
+    observed = np.abs(share_B * num_B - expected_B).sum()
+    drawn = np.abs(generator.binomial(num_B, p_B, size=(num_draws, len(p_B))) - expected_B).sum(axis=1)
+    return float(((drawn >= observed * (1 - 1e-12)).sum() + 1) / (num_draws + 1))
+
+
+def row_bootstrap(
+    confidence: npt.ArrayLike,
+    share: npt.ArrayLike,
+    count: npt.ArrayLike,
+    *,
+    generator: np.random.Generator,
+    level: float = 0.95,
+    num_draws: int = 2_000,
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Returns intervals of accuracy and ECE of one network over the drawing of its test rows.
+
+    confidence, share, count: `(B,)` as for `consistency_test`. A draw has as many rows as all bins together, with replacement.
+    Of the accuracy the interval is that of percentiles. Draws add chance gaps to those that the sample already has, so the ECE
+    of draws is too large; its interval is the basic one, which mirrors the draws at the estimate and so takes this back, cut
+    off at 0. It says nothing about other seeds.
+    Reference: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 10 and 13.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must lie in (0, 1)")
+    p_B, share_B, num_B = (np.asarray(each, dtype=np.float64) for each in (confidence, share, count))
+    if not p_B.shape == share_B.shape == num_B.shape or p_B.ndim != 1 or not len(p_B) or (num_B <= 0).any():
+        raise ValueError("confidence, share and count must have one value for each bin, and every bin at least one sample")
+    total = num_B.sum()
+    of_cells = np.concatenate([share_B * num_B, (1 - share_B) * num_B]).clip(0) / total
+    drawn = generator.multinomial(max(1, round(total)), of_cells / of_cells.sum(), size=num_draws)
+    right, wrong = drawn[:, : len(p_B)], drawn[:, len(p_B) :]
+    accuracies = right.sum(axis=1) / round(total)
+    errors = np.abs(right - p_B * (right + wrong)).sum(axis=1) / round(total)
+    ece = float((num_B * np.abs(share_B - p_B)).sum() / total)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(accuracies, tails)
+    below, above = np.quantile(errors, tails)
+    return (float(low), float(high)), (max(0.0, 2 * ece - float(above)), max(0.0, 2 * ece - float(below)))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pruneyard.reports import formats
 from pruneyard.reports.glossary import LARGER_IS_BETTER, title
+from pruneyard.reports.row_intervals import in_words
 from pruneyard.reports.statistics.intervals import clearly_best
 from pruneyard.reports.study import Study
 from pruneyard.reports.tables import Table, Value
@@ -132,6 +133,12 @@ def _value(study: Study, cell: CalibratedCell, measure: str) -> Interval:
 
 def _difference(study: Study, cell: CalibratedCell, neutral: CalibratedCell, measure: str) -> Interval:
     """Returns the mean of calibrated minus uncalibrated, over pairs of runs with the same parents and seed."""
+    pairs = paired_values(study, cell, neutral, measure)
+    return over_outer(pairs["difference"], pairs["outer"]) if len(pairs) else (math.nan, math.nan, math.nan)
+
+
+def paired_values(study: Study, cell: CalibratedCell, neutral: CalibratedCell, measure: str) -> pd.DataFrame:
+    """Returns calibrated minus uncalibrated of each pair of runs with the same parents and seed: `outer`, `difference`."""
     keys = ["parent_key", "seed"]
     sides = [
         each.runs.assign(value=values_of(study, each, measure))[[*keys, "outer", "value"]]
@@ -139,10 +146,7 @@ def _difference(study: Study, cell: CalibratedCell, neutral: CalibratedCell, mea
     ]
     # Paired runs have the same parents, and so the same first run: one `outer` is enough.
     pairs = sides[0].merge(sides[1].drop(columns="outer"), on=keys, suffixes=("", "_before"))
-    if pairs.empty:
-        return math.nan, math.nan, math.nan
-    differences: pd.Series[float] = pairs["value"] - pairs["value_before"]
-    return over_outer(differences, pairs["outer"])
+    return pairs.assign(difference=pairs["value"] - pairs["value_before"])[["outer", "difference"]]
 
 
 def ranking_table(study: Study, found: Sequence[Comparison]) -> Table:
@@ -154,6 +158,7 @@ def ranking_table(study: Study, found: Sequence[Comparison]) -> Table:
     headers += [] if same_bins else ["bins"]
     headers += [_header(measure, bins) for measure in RANKED]
     rows = []
+    over_rows = study.row_intervals
     for comparison in found:
         best = {measure: _best(comparison, measure) for measure in RANKED}
         for place, entry in enumerate(comparison.calibrators):
@@ -164,7 +169,10 @@ def ranking_table(study: Study, found: Sequence[Comparison]) -> Table:
                 Value(text=num_rows(entry.cell)),
             ]
             row += [] if same_bins else [Value(text=str(entry.cell.num_bins))]
-            row += [_shown(entry, measure, is_best=best[measure] == place) for measure in RANKED]
+            row += [
+                _shown(entry, measure, is_best=best[measure] == place, over_rows=over_rows.get((entry.cell.cell, measure)))
+                for measure in RANKED
+            ]
             rows.append(row)
     return Table(headers=headers, num_labels=2 if parents else 1, rows=rows)
 
@@ -192,13 +200,14 @@ def _best(comparison: Comparison, measure: str) -> int | None:
     )
 
 
-def _shown(entry: ComparedCalibrator, measure: str, *, is_best: bool) -> Value:
+def _shown(entry: ComparedCalibrator, measure: str, *, is_best: bool, over_rows: tuple[float, float] | None = None) -> Value:
     text, half = shown(entry.values[measure])
     if measure == _FLOOR:
         high = shown(entry.values[_FLOOR_95])[0]
         return Value(text=text, half=half, remark="" if math.isnan(entry.values[_FLOOR_95][0]) else f"95%: {high}")
     difference = entry.differences.get(measure)
-    return Value(text=text, half=half, is_best=is_best, remark="" if difference is None else _signed(difference))
+    remarks = ["" if difference is None else _signed(difference), in_words(over_rows)]
+    return Value(text=text, half=half, is_best=is_best, remark="; ".join(filter(None, remarks)))
 
 
 def shown(interval: Interval) -> tuple[str, str]:

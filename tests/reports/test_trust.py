@@ -128,6 +128,7 @@ def test_the_section_is_on_the_page_escaped_and_only_where_calibrate_runs_are(tm
     assert "Calibration and uncertainty" in text
     assert 'id="trust-reliability"' in text
     assert "10 bins, 2 runs with n = 100 each" in text
+    assert "Nothing beats none in test NLL (paired by run, Holm over 4 comparisons)" in text
     assert HOSTILE not in text
     assert html.escape(HOSTILE) in text
     assert text.count('<div class="still"') == text.count('<script type="application/json">') > 5

@@ -1,0 +1,107 @@
+"""What the page says of calibrators, the consistency test behind it, and intervals over rows of runs with a single seed."""
+
+import numpy as np
+import pytest
+from made_up_chain import NLL, write_chain
+from made_up_study import metric, record, write_study
+
+from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.prose import headline, summary_note
+from pruneyard.reports.records import CurveRow
+from pruneyard.reports.statistics.bins import chance_gaps, consistency_test, row_bootstrap
+from pruneyard.reports.store import Store
+from pruneyard.reports.study import Study
+from pruneyard.reports.tables import summary_table
+from pruneyard.reports.trust.calibrated_cells import calibrated_cells
+from pruneyard.reports.trust.calibrators import comparisons
+from pruneyard.reports.trust.verdicts import combined, verdicts
+
+CONFIDENCE, COUNT = np.array([0.55, 0.75, 0.95]), np.array([100, 200, 700])
+
+
+def test_a_calibrated_network_is_rejected_in_five_percent_of_cases_and_an_over_confident_one_always():
+    rng = np.random.default_rng(0)
+    truths = rng.binomial(COUNT, CONFIDENCE, size=(400, 3)) / COUNT
+    found = [consistency_test(CONFIDENCE, share, COUNT, generator=rng, num_draws=400) for share in truths]
+    assert np.mean(np.array(found) < 0.05) == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / 400))
+    assert consistency_test(CONFIDENCE, CONFIDENCE - 0.1, COUNT, generator=rng) == pytest.approx(1 / 2_001)
+
+
+def test_the_p_value_of_one_bin_is_that_of_the_binomial_distribution():
+    # 10 samples of confidence 0.5: |k - 5| >= 3 for k in 0, 1, 2, 8, 9, 10, together 112 of 1024.
+    found = consistency_test([0.5], [0.8], [10], generator=np.random.default_rng(1), num_draws=40_000)
+    assert found == pytest.approx(112 / 1024, abs=4 * np.sqrt(0.11 * 0.89 / 40_000))
+
+
+def test_intervals_over_rows_cover_the_truth_of_the_rows():
+    """In 200 samples of a network that is 0.06 over-confident, both intervals hold the truth in about 95%."""
+    rng = np.random.default_rng(2)
+    right = CONFIDENCE - 0.06
+    accuracy, hits = (right * COUNT).sum() / COUNT.sum(), np.zeros(2)
+    for _ in range(200):
+        counts = rng.multinomial(1_000, COUNT / 1_000)
+        share = rng.binomial(counts, right) / counts
+        (low, high), (below, above) = row_bootstrap(CONFIDENCE, share, counts, generator=rng, num_draws=400)
+        hits += [low <= accuracy <= high, below <= 0.06 <= above]
+    assert (hits / 200 > 0.89).all()
+
+
+def test_the_mean_ece_of_the_draws_is_the_noise_floor():
+    rng = np.random.default_rng(3)
+    drawn = np.abs(rng.binomial(COUNT, CONFIDENCE, size=(20_000, 3)) - CONFIDENCE * COUNT).sum(axis=1) / COUNT.sum()
+    assert drawn.mean() == pytest.approx(chance_gaps(CONFIDENCE, COUNT).sum() / COUNT.sum(), rel=0.01)
+
+
+def test_twice_the_median_joins_the_p_values_of_runs():
+    assert combined([0.03]) == 0.03
+    assert combined([0.01, 0.2, 0.9]) == 0.4
+    assert combined([0.6, 0.9]) == 1.0
+    assert np.isnan(combined([]))
+
+
+def write_calibrators(path, *, gains, miscalibration):
+    """Writes four networks and three calibrators on each; gains: mean change of NLL against none, by calibrator."""
+    study = write_chain(path, seeds=4)
+    rng = np.random.default_rng(4)
+    store = Store(RunFolder(path))
+    for run in study.runs.to_pylist():
+        if run["kind"] != "calibrate":
+            continue
+        place = list(NLL).index(run["method"])
+        nll = run["seed"] + gains[run["method"]] + 0.001 * rng.normal()
+        rows = [metric(nll, step=20, name="nll"), metric(nll, step=20, name="nll", split="val")]
+        rows += [metric(0.9, step=20), metric(0.1 + 0.001 * rng.normal(), step=20, name="ece")]
+        curves = [CurveRow(name="reliability", step=20, key="test", x=0.9, y=0.9 - miscalibration[place], count=1000)]
+        kept = ("seed", "stage", "kind", "method", "density", "parent_key", "spec_json")
+        changed = record(run["run_key"], **{name: run[name] for name in kept})
+        store.write(changed, rows, curves)
+    return Study.read([path])
+
+
+def test_a_calibrator_that_helps_is_named_and_one_that_harms_too(tmp_path):
+    study = write_calibrators(tmp_path, gains={"none": 0, "temperature": -0.1, "isotonic": 0.1}, miscalibration=(0.1, 0, 0.1))
+    nll, ece, floor = verdicts(study, comparisons(study, calibrated_cells(study)))
+    how = "(paired by run, Holm over 4 comparisons)"
+    assert nll == f"Test NLL is better than with none for temperature {how}; worse for isotonic."
+    assert ece.startswith("Nothing beats none in test ECE (paired by run")
+    assert floor.startswith("No evidence of miscalibration for 1 of 3: temperature; its ECE is at the noise floor (consis")
+    assert headline(study, [], [nll]).endswith(nll) is False, "the networks themselves are in the study"
+
+
+def test_every_ece_may_be_above_the_floor(tmp_path):
+    study = write_calibrators(tmp_path, gains={"none": 0, "temperature": 0, "isotonic": 0}, miscalibration=(0.1, 0.1, 0.1))
+    nll, _, floor = verdicts(study, comparisons(study, calibrated_cells(study)))
+    assert nll.startswith("Nothing beats none in test NLL")
+    assert floor.startswith("No calibrator's ECE is at the noise floor")
+
+
+def test_one_seed_is_no_evidence_and_has_an_interval_over_rows_that_is_named_so(tmp_path):
+    study = write_study(tmp_path, methods=("rigl", "static"), densities=(0.1,), seeds=1, evaluations=2, troubles=False)
+    read = Study.read([study])
+    (low, high) = read.row_intervals[0, "test/ece"]
+    assert low < read.by_run["test/ece"].iloc[0] + 0.01
+    assert high > low
+    remarks = [value.remark for row in summary_table(read).rows for value in row]
+    assert sum(text.startswith("over rows 0.") for text in remarks) == 2  # of the ECE: these bins have not the recorded accuracy
+    assert "95% bootstrap over the test samples of this one network" in summary_note(read)
+    assert not Study.read([write_study(tmp_path / "three", methods=("rigl",), densities=(0.1,), evaluations=2)]).row_intervals
