@@ -1,8 +1,10 @@
-"""Exports tables as CSV with all digits, or as Markdown and LaTeX with rounded values and intervals."""
+"""Exports tables as CSV with all digits, or as Markdown, LaTeX and HTML with rounded values and intervals."""
 
 from __future__ import annotations
 
+import html
 import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,7 +12,8 @@ import pandas as pd
 from pruneyard.reports import formats
 from pruneyard.reports.naming import RUNS, column_names
 
-FORMATS = ("csv", "markdown", "latex")
+FORMATS = ("csv", "md", "markdown", "latex", "html")
+_Bold = Sequence[Sequence[bool]]
 _FOR_PROGRAMS = ("spec_json", "identity_json", "data_fingerprint", "artifact", "error")
 """Columns of `runs` that are too long or not useful for readers."""
 _LATEX = {
@@ -23,19 +26,20 @@ _LATEX = {
 _MARKDOWN = re.compile(r"([\\|`*_<>])")
 
 
-def export(frame: pd.DataFrame, format: str) -> str:
+def export(frame: pd.DataFrame, format: str, *, best: Collection[tuple[int, str]] = ()) -> str:
     """Returns the table as text that ends with a newline. Raises `ValueError` for an unknown format.
 
-    In Markdown and LaTeX a column with `_low` and `_high` beside it is written as mean ± half width, and
-    columns without any value or for programs only (specs, tracebacks) are left out.
+    In the formats for people a column with `_low` and `_high` beside it is written as mean ± half width, and
+    columns without any value or for programs only (specs, tracebacks) are left out. They print the cells of `best` bold: pairs of
+    the place of a row and the name of a column.
     """
     if format == "csv":
         return frame.to_csv(index=False, lineterminator="\n")
-    if format == "markdown":
-        return _markdown(shown(frame))
-    if format == "latex":
-        return _latex(shown(frame))
-    raise ValueError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
+    texts = shown(frame)
+    bold = [[(row, name) in best for name in texts.columns] for row in range(len(texts))]
+    return {"markdown": _markdown, "md": _markdown, "latex": _latex, "html": _html}[format](texts, bold)
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
@@ -73,16 +77,18 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _markdown(texts: pd.DataFrame) -> str:
-    lines = [list(texts.columns), ["---"] * len(texts.columns), *texts.to_numpy().tolist()]
+def _markdown(texts: pd.DataFrame, bold: _Bold) -> str:
     # A line break inside a cell would end the row.
-    escaped = [[_MARKDOWN.sub(r"\\\1", " ".join(cell.split())) for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+    cells = [[_MARKDOWN.sub(r"\\\1", " ".join(cell.split())) for cell in line] for line in texts.to_numpy().tolist()]
+    head = [_MARKDOWN.sub(r"\\\1", " ".join(name.split())) for name in texts.columns]
+    lines = [head, ["---"] * len(head), *_emphasized(cells, bold, "**", "**")]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _latex(texts: pd.DataFrame) -> str:
+def _latex(texts: pd.DataFrame, bold: _Bold) -> str:
     """Returns a booktabs tabular with left-aligned text and right-aligned numbers."""
-    rows = [" & ".join(_latex_text(cell) for cell in row) + r" \\" for row in texts.to_numpy().tolist()]
+    cells = [[_latex_text(cell) for cell in row] for row in texts.to_numpy().tolist()]
+    rows = [" & ".join(row) + r" \\" for row in _emphasized(cells, bold, r"\textbf{", "}")]
     sides = "".join("r" if all(_is_number(cell) for cell in texts[name]) else "l" for name in texts.columns)
     head = " & ".join(_latex_text(name) for name in texts.columns) + r" \\"
     lines = [
@@ -95,6 +101,22 @@ def _latex(texts: pd.DataFrame) -> str:
         r"\end{tabular}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _html(texts: pd.DataFrame, bold: _Bold) -> str:
+    """Returns a table element without styles, whose texts are escaped."""
+    cells = [[html.escape(cell) for cell in row] for row in texts.to_numpy().tolist()]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in texts.columns)
+    rows = ["".join(f"<td>{cell}</td>" for cell in row) for row in _emphasized(cells, bold, "<b>", "</b>")]
+    body = "".join(f"<tr>{row}</tr>\n" for row in rows)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"
+
+
+def _emphasized(cells: Sequence[Sequence[str]], bold: _Bold, before: str, after: str) -> list[list[str]]:
+    return [
+        [f"{before}{cell}{after}" if is_bold else cell for cell, is_bold in zip(line, marked, strict=True)]
+        for line, marked in zip(cells, bold, strict=True)
+    ]
 
 
 def _latex_text(text: str) -> str:

@@ -6,12 +6,20 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pruneyard.reports.cells import LABELS
 from pruneyard.reports.glossary import LARGER_IS_BETTER
 from pruneyard.reports.records import Status
-from pruneyard.reports.statistics.differences import holm, seeds_to_separate, t_test
+from pruneyard.reports.statistics.aggregates import probability_of_improvement
+from pruneyard.reports.statistics.differences import (
+    equivalence_test,
+    holm,
+    seeds_to_separate,
+    sign_flip_test,
+    t_test,
+)
 from pruneyard.reports.statistics.intervals import estimate
 from pruneyard.reports.study import DENSE, Study
 
@@ -24,7 +32,9 @@ Selection = Mapping[str, Any]
 """The value that each column of the summary must have, such as `{"method": "rigl", "density": 0.1}`."""
 
 
-def paired_differences(study: Study, a: Selection, b: Selection, measures: Sequence[str]) -> pd.DataFrame:
+def paired_differences(
+    study: Study, a: Selection, b: Selection, measures: Sequence[str], *, margin: float | None = None
+) -> pd.DataFrame:
     """Returns one row per measure and pair of settings: both means, and the mean difference a - b with its 95% t interval.
 
     Settings of `a` are compared with those of `b` that agree with them in all columns but those that both selections name; a
@@ -35,8 +45,13 @@ def paired_differences(study: Study, a: Selection, b: Selection, measures: Seque
     else by seed. `num_pairs` counts the pairs, `num_won` those in which a is better; with fewer than two there is no interval.
     `p_value` is that of the paired t test, `p_corrected` the same corrected by Holm for all rows. `better` is the side whose
     value is better where `p_corrected` is below 0.05. Equal differences of all pairs say nothing about their spread: they have no
-    p-value and name no side. `pairs_needed` is the number of pairs at which the interval would exclude 0 if mean and deviation
-    stayed what they are; intervals are not corrected for the number of rows. `verdict` says the result in words.
+    p-value and name no side. `p_sign_flip` is the p-value of the sign-flip test, which assumes no normal distribution, and
+    `probability_better` the probability that a run of a is better than one of b, paired or not. `pairs_needed` is the number of
+    pairs at which the interval would exclude 0 if mean and deviation stayed what they are; intervals are not corrected for the
+    number of rows. `verdict` says the result in words.
+
+    margin: a difference, in the unit of the measure, that does not matter. `p_equivalent` is then the p-value of the equivalence
+    test, corrected by Holm for all rows, and where it is below 0.05 the verdict says so.
 
     Raises `ValueError` for a column or value that no setting has, and if no two settings can be compared.
     """
@@ -47,7 +62,7 @@ def paired_differences(study: Study, a: Selection, b: Selection, measures: Seque
         raise ValueError(
             f"no setting of a agrees with one of b in {', '.join(keys)}; name one of these columns on both sides, or select fewer"
         )
-    return _table(study, pairs, measures)
+    return _table(study, pairs, measures, margin)
 
 
 def against_baseline(
@@ -57,6 +72,7 @@ def against_baseline(
     *,
     only: Selection | None = None,
     cells: Collection[int] | None = None,
+    margin: float | None = None,
 ) -> pd.DataFrame:
     """Returns one row per measure and setting, compared with the baseline, in the columns of `paired_differences`.
 
@@ -77,7 +93,7 @@ def against_baseline(
     if not pairs:
         shown = ", ".join(f"{key}={value}" for key, value in baseline.items())
         raise ValueError(f"no other setting agrees with the baseline {shown} in {', '.join(keys) or 'anything'}")
-    return _table(study, pairs, measures)
+    return _table(study, pairs, measures, margin)
 
 
 def natural_baseline(study: Study) -> Selection | None:
@@ -91,8 +107,12 @@ def verdict(row: pd.Series[Any]) -> str:
     """Returns what a row of the comparison says, in words."""
     if not row["num_pairs"]:
         return "no common seeds"
+    is_equivalent = row.get("p_equivalent", math.nan) < LEVEL
     if isinstance(row["better"], str):
-        return "better" if row["better"] == "a" else "worse"
+        word = "better" if row["better"] == "a" else "worse"
+        return f"{word}, by less than {row['margin']:g}" if is_equivalent else word
+    if is_equivalent:
+        return f"equivalent within ± {row['margin']:g}"
     if row["num_pairs"] < 2:
         return "one seed: no interval"
     if math.isnan(row["p_value"]):
@@ -105,10 +125,18 @@ def verdict(row: pd.Series[Any]) -> str:
     return seeds
 
 
-def _table(study: Study, pairs: Collection[tuple[pd.Series[Any], pd.Series[Any]]], measures: Sequence[str]) -> pd.DataFrame:
+def _table(
+    study: Study, pairs: Collection[tuple[pd.Series[Any], pd.Series[Any]]], measures: Sequence[str], margin: float | None
+) -> pd.DataFrame:
+    if margin is not None and not margin > 0:
+        raise ValueError(f"margin is {margin:g}; it must be above 0")
     values = {measure: _values(study, measure) for measure in measures}
-    table = pd.DataFrame([_row(values[measure], left, right, measure) for left, right in pairs for measure in measures])
+    found = [_row(values[measure], left, right, measure, margin) for left, right in pairs for measure in measures]
+    table = pd.DataFrame(found)
     table["p_corrected"] = holm(table["p_value"])
+    if margin is not None:
+        table["p_equivalent"] = holm(table["p_equivalent"])
+        table["margin"] = margin
     is_clear = table["p_corrected"] < LEVEL
     table["better"] = [
         _better(measure, difference) if clear else None
@@ -155,7 +183,7 @@ def _agree(one: pd.Series[Any], other: pd.Series[Any], keys: Sequence[str]) -> b
 
 
 def _row(
-    values_of: Mapping[int, pd.DataFrame], left: pd.Series[Any], right: pd.Series[Any], measure: str
+    values_of: Mapping[int, pd.DataFrame], left: pd.Series[Any], right: pd.Series[Any], measure: str, margin: float | None
 ) -> dict[str, Any]:
     values = [values_of.get(int(row["cell"]), _NO_VALUES) for row in (left, right)]
     by = "outer" if set(values[0]["outer"]) & set(values[1]["outer"]) else "seed"
@@ -164,12 +192,16 @@ def _row(
     differences = (means[0][both] - means[1][both]).dropna()
     found = estimate(differences) if len(differences) else None
     low, high = (float(found.low), float(found.high)) if found is not None else (math.nan, math.nan)
+    own = estimate(means[0][differences.index]) if len(differences) else None
+    equivalent = {} if margin is None else {"p_equivalent": equivalence_test(differences, margin=margin)}
     return {
         "a": left["label"],
         "b": right["label"],
         "metric": measure,
         "num_pairs": len(differences),
         "mean_a": means[0][differences.index].mean(),
+        "mean_a_low": math.nan if own is None else float(own.low),
+        "mean_a_high": math.nan if own is None else float(own.high),
         "mean_b": means[1][differences.index].mean(),
         "difference": float(found.mean) if found is not None else math.nan,
         "difference_low": low,
@@ -178,6 +210,9 @@ def _row(
         "time_ratio": _ratio(left, right, "train_s"),
         "num_won": _num_won(measure, differences),
         "p_value": t_test(differences) if len(differences) else math.nan,
+        "p_sign_flip": sign_flip_test(differences, generator=np.random.default_rng(0)),
+        "probability_better": _probability_better(measure, *values),
+        **equivalent,
         "pairs_needed": math.nan if (needed := seeds_to_separate(differences)) is None else float(needed),
     }
 
@@ -206,3 +241,12 @@ def _num_won(measure: str, differences: pd.Series[float]) -> float:
     """Returns the number of pairs in which a is better; NaN if the direction of the measure is not known."""
     larger = LARGER_IS_BETTER.get(measure.partition("/")[2])
     return math.nan if larger is None else float(((differences > 0) if larger else (differences < 0)).sum())
+
+
+def _probability_better(measure: str, ours: pd.DataFrame, theirs: pd.DataFrame) -> float:
+    """Returns the probability that a run of the left side is better than one of the right; NaN without a known direction."""
+    larger = LARGER_IS_BETTER.get(measure.partition("/")[2])
+    left, right = ours["value"].dropna(), theirs["value"].dropna()
+    if larger is None or left.empty or right.empty:
+        return math.nan
+    return probability_of_improvement(left, right) if larger else probability_of_improvement(right, left)

@@ -192,6 +192,12 @@ def best_cells(table: pd.DataFrame, measure: str) -> set[int]:
     return best
 
 
+def best_places(study: Study) -> set[tuple[int, str]]:
+    """Returns the cells of the summary that are clearly best, as pairs of the place of a row and a measure."""
+    best = {measure: best_cells(study.cells, measure) for measure in study.measures}
+    return {(row, measure) for row, cell in enumerate(study.cells["cell"]) for measure, own in best.items() if cell in own}
+
+
 def runs_table(study: Study) -> Table:
     """Returns one row per run; at most `MAX_RUNS` rows."""
     labels = dict(zip(study.cells["cell"], study.cells["label"], strict=True))

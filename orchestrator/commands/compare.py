@@ -28,6 +28,7 @@ def execute(
     metrics: Sequence[str],
     wheres: Sequence[str],
     gates: Sequence[str],
+    margin: float | None,
     form: str | None,
     as_json: bool,
 ) -> int:
@@ -40,6 +41,7 @@ def execute(
         baseline=selection(study, baselines, option="--baseline") or None,
         metrics=named,
         only=selection(study, wheres, option="--where") or None,
+        margin=margin,
     )
     failures = {gate.text: gate.failures(table) for gate in conditions}
     if as_json:
@@ -47,7 +49,7 @@ def execute(
         told = [{"gate": text, "failures": lines} for text, lines in failures.items()]
         click.echo(json.dumps({"rows": rows, "gates": told}, indent=1))
     elif form is not None:
-        click.echo(export(table, form), nl=False)
+        click.echo(export(table, form, best=_best(table)), nl=False)
     else:
         stdout_console().print(_terminal_table(table))
     for text, lines in failures.items():
@@ -55,6 +57,11 @@ def execute(
         for line in lines:
             click.echo(f"  {line}", err=True)
     return ExitCode.GATE if any(failures.values()) else ExitCode.FINISHED
+
+
+def _best(table: pd.DataFrame) -> set[tuple[int, str]]:
+    """Returns the places that formats for people print bold: differences by which a setting is better than the baseline."""
+    return {(place, "difference") for place, side in enumerate(table["better"]) if side == "a"}
 
 
 def _terminal_table(table: pd.DataFrame) -> Table:

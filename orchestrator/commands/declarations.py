@@ -11,9 +11,9 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
+from pruneyard.orchestrator.commands import result_verbs
 from pruneyard.orchestrator.commands.cache_verbs import cache_verbs
 from pruneyard.orchestrator.commands.options import (
-    FILE,
     FOLDER,
     BatchSizes,
     NamedChoice,
@@ -110,97 +110,6 @@ def _retry() -> click.Command:
     With --only pruned, jobs that were stopped early resume and run to their end.
     """
     return _command("retry", [folder_argument(), only, *study_options(), json_option()], text)
-
-
-def _report() -> click.Command:
-    folders = argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
-    out = option("--out", type=FILE, help="The page [default: report.html in the first DIR].")
-    return _command("report", [folders, out], "Render the results of one or more folders as one self-contained HTML page.")
-
-
-def _watch() -> click.Command:
-    folders = argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
-    port = option("--port", type=click.IntRange(0, 65535), default=0, help="A port of this machine [default: any free one].")
-    once_done = option("--once-done", is_flag=True, help="End by itself when no planned run is missing or interrupted.")
-    text = "Serve the page of DIR on 127.0.0.1 and print its address. An open page updates while a study runs."
-    return _command("watch", [folders, port, once_done], text)
-
-
-def _compare() -> click.Command:
-    parameters = [
-        argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER),
-        option(
-            "--baseline",
-            "baselines",
-            metavar="K=V",
-            multiple=True,
-            help="What others are compared with, by columns of the summary [default: method static, random or none].",
-        ),
-        option(
-            "--metric",
-            "metrics",
-            metavar="SPLIT/NAME",
-            multiple=True,
-            help="Repeat for more [default: the first one of the summary].",
-        ),
-        option("--where", "wheres", metavar="K=V", multiple=True, help="Only settings with this value; repeat for more."),
-        option(
-            "--gate",
-            "gates",
-            metavar="EXPR",
-            multiple=True,
-            help="A condition for every setting, as in 'test/accuracy >= baseline - 0.005'; exit code 5 if it fails.",
-        ),
-        option("--format", "form", type=click.Choice(["csv", "markdown", "latex"]), help="Print it in this format."),
-        json_option(),
-    ]
-    text = """Compare every setting of DIR with a baseline: differences paired by seed, with 95% intervals.
-
-    A setting is compared with the baseline that agrees with it in all other columns, such as the density. The p-value is that of
-    the paired t test, corrected for all rows (Holm).
-    """
-    return _command("compare", parameters, text)
-
-
-def _figure() -> click.Command:
-    parameters = [
-        folder_argument(),
-        argument("chart", required=False, metavar="[CHART]"),
-        option("--metric", metavar="SPLIT/NAME", help="Of the charts density, ipc, learning and cost."),
-        option("--out", type=FILE, required=True, help="The file; its ending chooses the format: .svg, .pdf or .png."),
-    ]
-    text = """Write one chart of DIR to a file, for papers and slides.
-
-    CHART is density, ipc, schedules, distillation, learning, losses, reliability, layers, cost or latency [default: the first of
-    these that the study has data for].
-    """
-    return _command("figure", parameters, text)
-
-
-def _export() -> click.Command:
-    from pruneyard.workloads.plugins import names
-
-    parameters = [
-        folder_argument(),
-        option(
-            "--format",
-            "form",
-            type=click.Choice(["csv", "markdown", "latex", *names("deploy.formats")]),
-            help="Of a table: csv [default], markdown, latex. With --network: dense [default] or one of the others.",
-        ),
-        option(
-            "--table",
-            type=click.Choice(["summary", "runs", "metrics", "curves", "latency"]),
-            help="A table [default: summary].",
-        ),
-        option("--network", metavar="RUN_KEY", help="The network of a finished run instead of a table."),
-        option("--out", type=FILE, help="A file instead of stdout; needed with --network."),
-    ]
-    text = """Print one table of DIR, or write the network of one of its runs to a file.
-
-    A network is written only after the exported one gave the outputs of the dense one.
-    """
-    return _command("export", parameters, text)
 
 
 def _latency() -> click.Command:
@@ -379,11 +288,11 @@ _DECLARATIONS: dict[str, Callable[[], click.Command]] = {
     "run": _run,
     "resume": _resume,
     "retry": _retry,
-    "report": _report,
-    "watch": _watch,
-    "compare": _compare,
-    "figure": _figure,
-    "export": _export,
+    "report": result_verbs.report,
+    "watch": result_verbs.watch,
+    "compare": result_verbs.compare,
+    "figure": result_verbs.figure,
+    "export": result_verbs.export,
     "latency": _latency,
     "evaluate": _evaluate,
     "explain": _explain,

@@ -1,6 +1,7 @@
 """`pruneyard export`: tables for papers and other programs, and finished networks as files."""
 
 import click
+import pandas as pd
 
 from pruneyard.orchestrator.artifacts.run_keys import full_run_key
 from pruneyard.orchestrator.commands.report import check_folders
@@ -10,13 +11,17 @@ from pruneyard.reports.durable import write_durably
 from pruneyard.reports.export import FORMATS, export
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
+from pruneyard.reports.study import Study
+from pruneyard.reports.tables import best_places
 from pruneyard.workloads.plugins import names
 
 TABLES = ("summary", "runs", "metrics", "curves", "latency")
 NETWORK_FORMATS = names("deploy.formats")
 
 
-def execute(folder: Location, form: str | None, table: str | None, network: str | None, out: Location | None) -> int:
+def execute(
+    folder: Location, form: str | None, table: str | None, columns: str | None, network: str | None, out: Location | None
+) -> int:
     """Print one table of DIR, or write the network of one of its runs to a file.
 
     A network is written only after the exported one gave the outputs of the dense one.
@@ -24,19 +29,32 @@ def execute(folder: Location, form: str | None, table: str | None, network: str 
     (checked,) = check_folders([folder])
     if network is not None:
         _check_choice(form, NETWORK_FORMATS, "--network")
-        if table is not None or out is None:
-            raise UsageError("--network: needs --out FILE, and goes with no --table")
+        if table is not None or columns is not None or out is None:
+            raise UsageError("--network: needs --out FILE, and goes with no --table and no --columns")
         return _write_network(RunFolder(checked), network, form or "dense", out)
     _check_choice(form, FORMATS, "a table")
     results = Results(checked)
-    whole = results.summary(columns="all") if table in (None, "summary") else getattr(results, table)()
-    text = export(whole, form or "csv")
+    if table in (None, "summary"):
+        text = export(_summary(results, columns), form or "csv", best=best_places(Study.read([checked])))
+    elif columns is not None:
+        raise UsageError(f"--columns: only of the summary, not of --table {table}")
+    else:
+        text = export(getattr(results, table)(), form or "csv")
     if out is None:
         click.echo(text, nl=not text.endswith("\n"))
     else:
         write_durably(out, text.encode())
         click.echo(out)
     return 0
+
+
+def _summary(results: Results, columns: str | None) -> pd.DataFrame:
+    """Returns the summary with the chosen columns; a measure takes the ends of its interval along."""
+    if columns is None:
+        return results.summary(columns="all")
+    chosen = [name.strip() for name in columns.split(",")]
+    with_ends = [[name, f"{name}_low", f"{name}_high"] if "/" in name else [name] for name in chosen]
+    return results.summary(columns=[column for columns in with_ends for column in columns])
 
 
 def _write_network(folder: RunFolder, key: str, form: str, out: Location) -> int:

@@ -21,21 +21,27 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
+_ENDS = {"lower": "low", "upper": "high"}
 _GATE = re.compile(
-    rf"\s*(?P<metric>[^\s<>=]+)\s*(?P<operator>>=|<=|>|<)\s*"
+    rf"\s*(?:(?P<end>{'|'.join(_ENDS)})\s*\(\s*)?(?P<metric>[^\s<>=()]+)(?(end)\s*\))\s*(?P<operator>>=|<=|>|<)\s*"
     rf"(?:(?P<baseline>baseline)\s*(?:(?P<sign>[+-])\s*(?P<shift>{_NUMBER}))?|(?P<value>-?(?:{_NUMBER})))\s*"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """A condition on the mean of a metric over the common seeds: `METRIC >= baseline - NUMBER`, or `METRIC < NUMBER`."""
+    """A condition on a metric over the common seeds: `METRIC >= baseline - NUMBER`, or `METRIC < NUMBER`.
+
+    It is one on the mean, or with `lower(METRIC)` and `upper(METRIC)` on an end of the 95% t interval: that of the mean where the
+    limit is a number, and that of the paired difference from the baseline where the limit is relative to it.
+    """
 
     text: str
     metric: str
     holds: Callable[[float, float], bool]
     of_baseline: bool
     shift: float  # added to the baseline's mean, or the limit itself
+    end: str = ""  # `low` or `high` where an end of the interval counts
 
     @classmethod
     def parse(cls, text: str) -> "Gate":
@@ -44,7 +50,8 @@ class Gate:
         if found is None:
             raise UsageError(
                 f"--gate {text!r}: it must be METRIC, then one of {', '.join(_OPERATORS)}, then a number, or baseline with or "
-                "without + or - a number, as in 'test/accuracy >= baseline - 0.005'"
+                "without + or - a number, as in 'test/accuracy >= baseline - 0.005'; lower(METRIC) and upper(METRIC) stand for "
+                "the ends of the 95% interval"
             )
         shift = float(found["value"] or found["shift"] or 0.0)
         return cls(
@@ -53,12 +60,16 @@ class Gate:
             holds=_OPERATORS[found["operator"]],
             of_baseline=found["baseline"] is not None,
             shift=-shift if found["sign"] == "-" else shift,
+            end=_ENDS.get(found["end"] or "", ""),
         )
 
     def failures(self, table: pd.DataFrame) -> list[str]:
         """Returns one line for every setting of the comparison that breaks the condition, or that cannot be judged."""
         lines = []
         for _, row in table[table["metric"] == self.metric].iterrows():
+            if self.end:
+                lines += self._failure_of_end(row)
+                continue
             limit = self.shift + (row["mean_b"] if self.of_baseline else 0.0)
             if math.isnan(row["mean_a"]) or math.isnan(limit):
                 lines.append(f"{row['a']} and the baseline have no common seed")
@@ -66,9 +77,25 @@ class Gate:
                 lines.append(f"{row['a']} has {row['mean_a']:.6g}; the limit is {limit:.6g}")
         return lines
 
+    def _failure_of_end(self, row: "pd.Series[Any]") -> list[str]:
+        """Returns the line for a setting whose interval breaks the condition, or that has no interval."""
+        of = "the difference from the baseline" if self.of_baseline else "its mean"
+        value = float(row[f"{'difference' if self.of_baseline else 'mean_a'}_{self.end}"])
+        if math.isnan(value):
+            return [f"{row['a']} has {row['num_pairs']} common seeds with the baseline; an interval needs two"]
+        if self.holds(value, self.shift):
+            return []
+        name = next(word for word, end in _ENDS.items() if end == self.end)
+        return [f"{row['a']}: the {name} end of the interval of {of} is {value:.6g}; the limit is {self.shift:.6g}"]
+
 
 def compared(
-    study: Study, *, baseline: Selection | None, metrics: Sequence[str], only: Selection | None = None
+    study: Study,
+    *,
+    baseline: Selection | None,
+    metrics: Sequence[str],
+    only: Selection | None = None,
+    margin: float | None = None,
 ) -> pd.DataFrame:
     """Returns the comparison of all settings with the baseline; see `reports.paired.against_baseline`.
 
@@ -83,7 +110,7 @@ def compared(
         methods = ", ".join(sorted({str(name) for name in study.cells["method"].dropna()}))
         raise UsageError(f"--baseline: must be given, such as method=NAME; the methods are {methods}")
     try:
-        return against_baseline(study, found, measures, only=only)
+        return against_baseline(study, found, measures, only=only, margin=margin)
     except ValueError as error:
         raise UsageError(str(error)) from error
 

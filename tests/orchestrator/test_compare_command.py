@@ -1,13 +1,16 @@
 """`pruneyard compare`: the comparison with a baseline as a table, as JSON, and as gates that end with exit code 5."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from made_up_study import metric, record
+from scipy import stats
 
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.reading.comparison import Gate
@@ -96,6 +99,14 @@ def test_the_command_prints_table_json_and_formats(study: Path, pruneyard: Calla
         ("test/accuracy >= baseline", 5, "rigl · density 0.05 has 0.6542; the limit is 0.704"),
         ("test/nll < 0.36", 0, None),
         ("test/nll<0.3", 5, "rigl · density 0.05 has 0.3458; the limit is 0.3"),
+        ("lower(test/accuracy) >= baseline - 0.07", 0, None),
+        (
+            "lower(test/accuracy) >= baseline - 0.05",
+            5,
+            "set · density 0.1: the lower end of the interval of the difference from the baseline is -0.0609464",
+        ),
+        ("upper( test/nll ) < 0.36", 0, None),
+        ("lower(test/accuracy) > 0.7", 5, "rigl · density 0.05: the lower end of the interval of its mean is 0.640141"),
     ],
 )
 def test_a_gate_decides_the_exit_code(
@@ -117,7 +128,53 @@ def test_a_gate_that_cannot_be_judged_fails(tmp_path: Path, pruneyard: Callable[
     assert "rigl and the baseline have no common seed" in found.err
 
 
-@pytest.mark.parametrize("text", ["test/accuracy", "test/accuracy => 0.5", "test/accuracy >= base", "accuracy >= 1 2"])
+def test_ends_of_intervals_are_those_of_scipy_and_one_seed_has_none(study: Path, tmp_path: Path) -> None:
+    (row,) = Results(study).against(metric="test/accuracy", only={"method": "set"}).to_dict("records")
+    ours, theirs = (np.array(ACCURACY[method, 0.1]) for method in ("set", "static"))
+    for values, low in ((ours - theirs, row["difference_low"]), (ours, row["mean_a_low"])):
+        assert low == pytest.approx(stats.ttest_1samp(values, 0).confidence_interval(0.95).low)
+    one = pd.DataFrame([{**row, "num_pairs": 1, "difference_low": math.nan}])
+    assert Gate.parse("lower(test/accuracy) >= baseline").failures(one) == [
+        "set · density 0.1 has 1 common seeds with the baseline; an interval needs two"
+    ]
+
+
+def test_a_margin_tells_equivalent_settings_from_those_that_are_not_separable(
+    study: Path, pruneyard: Callable[..., Any]
+) -> None:
+    found = json.loads(pruneyard("compare", study, "--margin", "0.2", "--json").out)["rows"]
+    verdicts = {row["a"]: row["verdict"] for row in found}
+    assert verdicts == {
+        "rigl · density 0.1": "better, by less than 0.2",
+        "set · density 0.1": "equivalent within ± 0.2",
+        "rigl · density 0.05": "worse, by less than 0.2",
+    }
+    assert "not separable" in pruneyard("compare", study, "--margin", "0.01", "--where", "method=set", "--json").out
+    refused = pruneyard("compare", study, "--margin", "-1")
+    assert (refused.code, "margin is -1; it must be above 0" in refused.err) == (2, True)
+
+
+def test_each_row_has_the_sign_flip_test_and_the_probability_of_improvement(study: Path) -> None:
+    table = Results(study).against(metric=["test/accuracy", "test/nll"]).set_index(["a", "metric"])
+    for name in ("test/accuracy", "test/nll"):
+        better, unclear = (table.loc[(f"{method} · density 0.1", name)] for method in ("rigl", "set"))
+        assert better["p_sign_flip"] == 2 / 2**5
+        assert better["probability_better"] == 1.0
+        wins = stats.mannwhitneyu(ACCURACY["set", 0.1], ACCURACY["static", 0.1]).statistic / 25
+        assert unclear["probability_better"] == pytest.approx(wins)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lower(test/accuracy > 0.5",
+        "mean(test/accuracy) > 0.5",
+        "test/accuracy",
+        "test/accuracy => 0.5",
+        "test/accuracy >= base",
+        "accuracy >= 1 2",
+    ],
+)
 def test_what_is_no_gate_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="it must be METRIC, then one of >=, <=, >, <, then a number, or baseline"):
         Gate.parse(text)
@@ -145,3 +202,13 @@ def test_what_only_the_correction_makes_unclear_is_told_apart() -> None:
     row = pd.Series({"num_pairs": 3, "better": None, "p_value": 0.03, "p_corrected": 0.15, "pairs_needed": 3.0})
     assert verdict(row) == "not separable after correction for all rows"
     assert verdict(pd.Series({**row, "p_value": 0.15})) == "not separable with 3 seeds"
+
+
+def test_the_summary_is_exported_with_chosen_columns_and_bold_where_clear(study: Path, pruneyard: Callable[..., Any]) -> None:
+    text = pruneyard("export", study, "--columns", "method,density,test/accuracy", "--format", "latex").out
+    assert r"method & density & test/accuracy \\" in text
+    assert r"dense & 1 & \textbf{0.9500 $\pm$ 0}" in text
+    assert text.count(r"\textbf") == 1
+    refused = pruneyard("export", study, "--columns", "metod")
+    assert (refused.code, "did you mean method?" in refused.err) == (2, True)
+    assert "only of the summary" in pruneyard("export", study, "--columns", "seed", "--table", "runs").err

@@ -38,6 +38,16 @@ def test_latex_is_a_booktabs_tabular_with_escaped_text():
     assert r"50\% \& <more>" in text
 
 
+def test_what_is_clearly_best_is_bold_where_people_read_it_and_html_is_escaped():
+    best = {(0, "test/accuracy")}
+    assert "**0.912 ± 0.012**" in export(FRAME, "md", best=best)
+    assert r"\textbf{0.912 $\pm$ 0.012}" in export(FRAME, "latex", best=best)
+    text = export(FRAME, "html", best=best)
+    assert "<td><b>0.912 ± 0.012</b></td>" in text
+    assert "<td>50% &amp; &lt;more&gt;</td>" in text
+    assert export(FRAME, "csv", best=best) == export(FRAME, "csv")
+
+
 def test_what_only_programs_read_stays_in_the_csv():
     hidden = ["spec_json", "identity_json", "data_fingerprint", "artifact", "error"]
     frame = pd.DataFrame({"seed": [1], **{name: ["{}"] for name in hidden}})
@@ -47,10 +57,10 @@ def test_what_only_programs_read_stays_in_the_csv():
 
 
 def test_unknown_formats_are_refused():
-    with pytest.raises(ValueError, match="'xlsx'; it must be one of csv, markdown, latex"):
+    with pytest.raises(ValueError, match="'xlsx'; it must be one of csv, md, markdown, latex, html"):
         export(FRAME, "xlsx")
 
 
 def test_an_empty_table_is_fine():
-    for name in ("csv", "markdown", "latex"):
+    for name in ("csv", "markdown", "md", "latex", "html"):
         assert export(FRAME.head(0), name)

@@ -1,0 +1,127 @@
+"""Declares the verbs that read a folder of results: `report`, `watch`, `compare`, `figure` and `export`."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from pruneyard.orchestrator.commands.options import (
+    FILE,
+    FOLDER,
+    argument,
+    folder_argument,
+    json_option,
+    option,
+)
+
+TABLE_FORMATS = ("csv", "md", "markdown", "latex", "html")
+
+
+def _command(verb: str, parameters: Sequence[click.Parameter], help: str) -> click.Command:
+    """Returns a command that calls `execute` of the verb's module with the values of its parameters."""
+
+    def call(**values: Any) -> int:
+        module = importlib.import_module(f"pruneyard.orchestrator.commands.{verb}")
+        return int(module.execute(**values))
+
+    return click.Command(verb, params=list(parameters), callback=call, help=help)
+
+
+def report() -> click.Command:
+    """Returns the command `report`."""
+    folders = argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
+    out = option("--out", type=FILE, help="The page [default: report.html in the first DIR].")
+    return _command("report", [folders, out], "Render the results of one or more folders as one self-contained HTML page.")
+
+
+def watch() -> click.Command:
+    """Returns the command `watch`."""
+    folders = argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
+    port = option("--port", type=click.IntRange(0, 65535), default=0, help="A port of this machine [default: any free one].")
+    once_done = option("--once-done", is_flag=True, help="End by itself when no planned run is missing or interrupted.")
+    text = "Serve the page of DIR on 127.0.0.1 and print its address. An open page updates while a study runs."
+    return _command("watch", [folders, port, once_done], text)
+
+
+def compare() -> click.Command:
+    """Returns the command `compare`."""
+    parameters = [
+        argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER),
+        option(
+            "--baseline",
+            "baselines",
+            metavar="K=V",
+            multiple=True,
+            help="What others are compared with, by columns of the summary [default: method static, random or none].",
+        ),
+        option(
+            "--metric",
+            "metrics",
+            metavar="SPLIT/NAME",
+            multiple=True,
+            help="Repeat for more [default: the first one of the summary].",
+        ),
+        option("--where", "wheres", metavar="K=V", multiple=True, help="Only settings with this value; repeat for more."),
+        option(
+            "--gate",
+            "gates",
+            metavar="EXPR",
+            multiple=True,
+            help="A condition for every setting, as in 'test/accuracy >= baseline - 0.005', or on the end of an interval, as in "
+            "'lower(test/accuracy) >= baseline - 0.005'; exit code 5 if it fails.",
+        ),
+        option("--margin", type=float, metavar="D", help="A difference that does not matter; tests equivalence within it."),
+        option("--format", "form", type=click.Choice(TABLE_FORMATS), help="Print it in this format."),
+        json_option(),
+    ]
+    text = """Compare every setting of DIR with a baseline: differences paired by seed, with 95% intervals.
+
+    A setting is compared with the baseline that agrees with it in all other columns, such as the density. The p-value is that of
+    the paired t test, corrected for all rows (Holm).
+    """
+    return _command("compare", parameters, text)
+
+
+def figure() -> click.Command:
+    """Returns the command `figure`."""
+    parameters = [
+        folder_argument(),
+        argument("chart", required=False, metavar="[CHART]"),
+        option("--metric", metavar="SPLIT/NAME", help="Of the charts density, ipc, learning and cost."),
+        option("--out", type=FILE, required=True, help="The file; its ending chooses the format: .svg, .pdf or .png."),
+    ]
+    text = """Write one chart of DIR to a file, for papers and slides.
+
+    CHART is density, ipc, schedules, distillation, learning, losses, reliability, layers, cost or latency [default: the first of
+    these that the study has data for].
+    """
+    return _command("figure", parameters, text)
+
+
+def export() -> click.Command:
+    """Returns the command `export`."""
+    from pruneyard.workloads.plugins import names
+
+    parameters = [
+        folder_argument(),
+        option(
+            "--format",
+            "form",
+            type=click.Choice([*TABLE_FORMATS, *names("deploy.formats")]),
+            help="Of a table: csv [default], md, latex, html. With --network: dense [default] or one of the others.",
+        ),
+        option(
+            "--table",
+            type=click.Choice(["summary", "runs", "metrics", "curves", "latency"]),
+            help="A table [default: summary].",
+        ),
+        option("--columns", metavar="C,C", help="Columns of the summary, in this order [default: all]."),
+        option("--network", metavar="RUN_KEY", help="The network of a finished run instead of a table."),
+        option("--out", type=FILE, help="A file instead of stdout; needed with --network."),
+    ]
+    text = """Print one table of DIR, or write the network of one of its runs to a file.
+
+    A network is written only after the exported one gave the outputs of the dense one.
+    """
+    return _command("export", parameters, text)
