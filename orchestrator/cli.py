@@ -25,6 +25,7 @@ VERBS = {
     "report": "Render folders of results as one HTML page.",
     "watch": "Serve the page on this machine, updating while a study runs.",
     "compare": "Compare all settings with a baseline, paired by seed; gates for CI.",
+    "analyze": "Importances, aggregates, time to a target, variances, fronts.",
     "figure": "Write one chart as SVG, PDF or PNG.",
     "export": "Print tables as CSV, Markdown or LaTeX, or write a finished network to a file.",
     "latency": "Measure the latency of finished networks, sparse against dense, on this machine.",

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pruneyard.orchestrator.artifacts.run_keys import full_run_key
 from pruneyard.orchestrator.errors import ClusterError, ExitCode, UsageError
+from pruneyard.orchestrator.reading.analyses import analysis
 from pruneyard.orchestrator.reading.choice import best_run, pareto_front
 from pruneyard.orchestrator.reading.comparison import compared
 from pruneyard.orchestrator.reading.metric_names import check_recorded, directions_of, recorded_measures
@@ -250,6 +251,21 @@ class Results:
         chosen = {"method": baseline} if isinstance(baseline, str) else baseline
         return compared(self._study, baseline=chosen, metrics=metrics, only=only)
 
+    def analyze(self, kind: str, *, metric: str | None = None, **options: str | float | None) -> pd.DataFrame:
+        """Returns an analysis of the whole study as a table.
+
+        kind: `importance`, `aggregates`, `profile`, `time-to-target`, `variance`, `front` or `hypervolume`.
+        metric: by default the main measure of the summary. options: `target`, `cost` and `evaluator` of those that take them.
+
+        Raises `UsageError` for an analysis, metric or option that there is not, and where the study has too little for it.
+
+        Example:
+            >>> table = pruneyard.Results("out/digits").analyze("front", metric="test/accuracy")
+            >>> int(table["on_front"].sum())
+            1
+        """
+        return analysis(self._study, kind, metric=metric, **options)
+
     def lineage(self, key: str) -> pd.DataFrame:
         """Returns a run in the last row and above it all runs that it rests on: its inputs, their inputs, and so on.
 
@@ -289,9 +305,9 @@ class Results:
     def plot(self, chart: str | None = None, *, metric: str | None = None) -> "AnyChart":
         """Returns one of the page's charts as an Altair chart, which notebooks draw and `save` writes to a file.
 
-        chart: `density`, `ipc`, `schedules`, `distillation`, `learning`, `losses`, `reliability`, `layers`, `cost` or `latency`;
-            by default the first of these that the study has data for.
-        metric: what density, ipc, learning and cost show, as `split/name`; by default the main measure of the summary.
+        chart: `density`, `ipc`, `schedules`, `distillation`, `learning`, `losses`, `reliability`, `layers`, `cost`, `latency`,
+            `time-to-target`, `pareto`, `profile` or `importance`; by default the first of these that the study has data for.
+        metric: of the charts that show any one, as `split/name`; by default the main measure of the summary.
 
         Raises `UsageError` for a chart that there is not, or that the study has no data for.
 

@@ -30,15 +30,15 @@ def row_intervals(bins: pd.DataFrame, by_run: pd.DataFrame, cells: Collection[in
     one completed run.
     """
     found: dict[tuple[int, str], Interval] = {}
-    for (cell, key), own in bins[bins["cell"].isin(cells)].groupby(["cell", "run_key"], sort=False):
+    for key, own in bins[bins["cell"].isin(cells)].groupby("run_key", sort=False):
         generator = np.random.default_rng(0)  # every cell draws alike, so that a page does not change when it is rendered again
         x, y, count = own["x"].clip(0, 1), own["y"].clip(0, 1), own["count"]
         intervals = row_bootstrap(x, y, count, generator=generator, num_draws=_NUM_DRAWS)
         of_bins = ((y * count).sum() / count.sum(), (count * (y - x).abs()).sum() / count.sum())
         for measure, value, interval in zip((_ACCURACY, _ECE), of_bins, intervals, strict=True):
-            recorded = float(by_run.at[key, measure]) if measure in by_run else math.nan
+            recorded = float(by_run[measure].get(key, math.nan)) if measure in by_run else math.nan
             if abs(recorded - value) <= _NEARLY:
-                found[int(cell), measure] = interval
+                found[int(own["cell"].iloc[0]), measure] = interval
     return found
 
 

@@ -291,6 +291,7 @@ _DECLARATIONS: dict[str, Callable[[], click.Command]] = {
     "report": result_verbs.report,
     "watch": result_verbs.watch,
     "compare": result_verbs.compare,
+    "analyze": result_verbs.analyze,
     "figure": result_verbs.figure,
     "export": result_verbs.export,
     "latency": _latency,

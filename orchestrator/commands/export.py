@@ -1,10 +1,14 @@
 """`pruneyard export`: tables for papers and other programs, and finished networks as files."""
 
+import importlib
+from pathlib import Path
+
 import click
 import pandas as pd
 
 from pruneyard.orchestrator.artifacts.run_keys import full_run_key
 from pruneyard.orchestrator.commands.report import check_folders
+from pruneyard.orchestrator.commands.result_verbs import TRACKERS
 from pruneyard.orchestrator.errors import ExitCode, UsageError
 from pruneyard.orchestrator.results import Results
 from pruneyard.reports.durable import write_durably
@@ -32,6 +36,10 @@ def execute(
         if table is not None or columns is not None or out is None:
             raise UsageError("--network: needs --out FILE, and goes with no --table and no --columns")
         return _write_network(RunFolder(checked), network, form or "dense", out)
+    if form in TRACKERS:
+        if table is not None or columns is not None or out is None:
+            raise UsageError(f"--format {form}: writes all runs; needs --out DIR, and goes with no --table and no --columns")
+        return _write_for_tracker(checked, form, out)
     _check_choice(form, FORMATS, "a table")
     results = Results(checked)
     if table in (None, "summary"):
@@ -45,6 +53,20 @@ def execute(
     else:
         write_durably(out, text.encode())
         click.echo(out)
+    return 0
+
+
+def _write_for_tracker(folder: Location, form: str, out: Location) -> int:
+    if not isinstance(out, Path):
+        raise UsageError(f"--out {out}: the package {form} writes to folders of this machine only")
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"--out {out}: is not empty; the runs would be there twice")
+    module = importlib.import_module(f"pruneyard.reports.trackers.{form}_files")
+    try:
+        num = module.write(Study.read([folder]), out)
+    except ImportError as error:
+        raise UsageError(f"--format {form}: {error}; `pip install 'pruneyard[{form}]'` installs what it needs") from error
+    click.echo(f"{num} runs: {out}")
     return 0
 
 

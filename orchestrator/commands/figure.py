@@ -11,8 +11,11 @@ from pruneyard.reports.durable import write_durably
 from pruneyard.reports.location import Location
 
 
-def execute(folder: Location, chart: str | None, metric: str | None, out: Location) -> int:
+def execute(folder: Location, chart: str | None, kind: str | None, metric: str | None, out: Location) -> int:
     """Write one chart of DIR to a file, whose ending chooses the format: .svg, .pdf or .png."""
+    if chart is not None and kind is not None:
+        raise UsageError(f"--kind {kind}: CHART {chart} is given, too; give one of them")
+    chart = chart or kind
     from pruneyard.reports.charts.files import FORMATS, content
 
     form = PurePosixPath(str(out)).suffix.removeprefix(".").lower()

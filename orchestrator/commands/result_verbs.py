@@ -9,12 +9,15 @@ import click
 from pruneyard.orchestrator.commands.options import (
     FILE,
     FOLDER,
+    NamedChoice,
     argument,
     folder_argument,
     json_option,
     option,
 )
 
+ANALYSES = ("importance", "aggregates", "profile", "time-to-target", "variance", "front", "hypervolume")
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 TABLE_FORMATS = ("csv", "md", "markdown", "latex", "html")
 
 
@@ -83,18 +86,38 @@ def compare() -> click.Command:
     return _command("compare", parameters, text)
 
 
+def analyze() -> click.Command:
+    """Returns the command `analyze`."""
+    parameters = [
+        argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER),
+        option("--kind", required=True, type=NamedChoice(ANALYSES), help="What to analyze."),
+        option("--metric", metavar="SPLIT/NAME", help="[default: the first one of the summary]"),
+        option("--target", type=float, help="Of time-to-target [default: what the baseline reaches]."),
+        option("--cost", metavar="NAME", help="Of time-to-target: epochs, steps, time, flops; of front, hypervolume: a column."),
+        option("--evaluator", metavar="NAME", help="Of importance: fanova [default] or ped_anova."),
+        option("--format", "form", type=click.Choice(TABLE_FORMATS), help="Print it in this format [default: md]."),
+    ]
+    text = """Print one analysis of DIR as a table.
+
+    Kinds: importance of hyperparameters (needs Optuna), aggregates over densities and data sets, performance profile,
+    time-to-target with runs that never reach it, variance by level of nested repetitions, Pareto front, and hypervolume.
+    """
+    return _command("analyze", parameters, text)
+
+
 def figure() -> click.Command:
     """Returns the command `figure`."""
     parameters = [
         folder_argument(),
         argument("chart", required=False, metavar="[CHART]"),
-        option("--metric", metavar="SPLIT/NAME", help="Of the charts density, ipc, learning and cost."),
+        option("--kind", metavar="CHART", help="The same as the argument CHART."),
+        option("--metric", metavar="SPLIT/NAME", help="Of the charts that show any one metric: density, ipc, cost and others."),
         option("--out", type=FILE, required=True, help="The file; its ending chooses the format: .svg, .pdf or .png."),
     ]
     text = """Write one chart of DIR to a file, for papers and slides.
 
-    CHART is density, ipc, schedules, distillation, learning, losses, reliability, layers, cost or latency [default: the first of
-    these that the study has data for].
+    CHART is accuracy-density, ipc, schedules, distillation, learning, losses, reliability, layers, cost, latency, time-to-target,
+    pareto, profile or importance [default: the first of these that the study has data for].
     """
     return _command("figure", parameters, text)
 
@@ -108,8 +131,9 @@ def export() -> click.Command:
         option(
             "--format",
             "form",
-            type=click.Choice([*TABLE_FORMATS, *names("deploy.formats")]),
-            help="Of a table: csv [default], md, latex, html. With --network: dense [default] or one of the others.",
+            type=click.Choice([*TABLE_FORMATS, *TRACKERS, *names("deploy.formats")]),
+            help="Of a table: csv [default], md, latex, html. Of all runs, for a tracker: tensorboard, mlflow, wandb. With "
+            "--network: dense [default] or one of the others.",
         ),
         option(
             "--table",
@@ -118,9 +142,11 @@ def export() -> click.Command:
         ),
         option("--columns", metavar="C,C", help="Columns of the summary, in this order [default: all]."),
         option("--network", metavar="RUN_KEY", help="The network of a finished run instead of a table."),
-        option("--out", type=FILE, help="A file instead of stdout; needed with --network."),
+        option("--out", type=FILE, help="A file instead of stdout; needed with --network, and as a folder for trackers."),
     ]
-    text = """Print one table of DIR, or write the network of one of its runs to a file.
+    text = """Print one table of DIR, write all of its runs for another tracker, or the network of one of them to a file.
+
+    Trackers' files are written by their own packages: `pip install 'pruneyard[tensorboard]'`, `[mlflow]` or `[wandb]`.
 
     A network is written only after the exported one gave the outputs of the dense one.
     """

@@ -10,6 +10,7 @@ from typing import Any
 import altair as alt
 
 from pruneyard.reports.charts.against import against_density, against_ipc
+from pruneyard.reports.charts.analyses import importance, pareto, profile, time_to_target
 from pruneyard.reports.charts.cost import cost
 from pruneyard.reports.charts.distillation import minimised, over_time
 from pruneyard.reports.charts.figure import Figure, config, still, undrawn
@@ -23,8 +24,9 @@ from pruneyard.reports.study import Study
 
 AnyChart = alt.Chart | alt.LayerChart | alt.ConcatChart
 
-TAKE_A_MEASURE = ("density", "ipc", "learning", "cost")
+TAKE_A_MEASURE = ("density", "ipc", "learning", "cost", "time-to-target", "pareto", "profile", "importance")
 """The charts that show any one measure; the others show what their name says."""
+ALIASES = {"accuracy-density": "density", "accuracy-ipc": "ipc"}
 _WIDTHS = {1: 560, 2: 340}  # pixels of a panel, by the number of panels in a row
 _COLUMNS = 3
 _WIDTH = 250
@@ -63,8 +65,26 @@ def makers(study: Study, measure: str | None = None) -> dict[str, Maker]:
     return found | {"latency": Maker(title="Measured latency", figures=partial(latency, study))}
 
 
+def further_makers(study: Study, measure: str | None = None) -> dict[str, Maker]:
+    """Returns the makers of the charts that the page leaves to `pruneyard figure`, by name.
+
+    measure: by default the first measure of the summary, and for the share of runs at a target the same name on val.
+    """
+    shown = measure or next(iter(study.measures), None)
+    if shown is None:
+        return {}
+    on_val = f"val/{shown.partition('/')[2]}"
+    evaluated = measure or (on_val if on_val in study.by_run else shown)
+    return {
+        "time-to-target": Maker(title="Runs at the target", figures=partial(time_to_target, study, evaluated)),
+        "pareto": Maker(title="Pareto front", figures=partial(pareto, study, shown)),
+        "profile": Maker(title="Performance profile", figures=partial(profile, study, shown)),
+        "importance": Maker(title="Importance of hyperparameters", figures=partial(importance, study, shown)),
+    }
+
+
 def figures(study: Study) -> list[Figure]:
-    """Returns every figure that the study has data for, in the order of the page. One that fails becomes `undrawn`."""
+    """Returns every figure of the page that the study has data for, in its order. One that fails becomes `undrawn`."""
     return [figure for maker in makers(study).values() for figure in _made(maker)]
 
 
@@ -81,7 +101,8 @@ def figure_named(study: Study, name: str | None = None, measure: str | None = No
 
     Raises `ValueError` for a chart that there is not or that shows no chosen measure, and for one that cannot be drawn.
     """
-    found = makers(study, measure)
+    found = makers(study, measure) | further_makers(study, measure)
+    name = ALIASES.get(name or "", name)
     if name is not None and name not in found:
         raise ValueError(f"there is no chart {name!r}; it must be one of {', '.join(found)}")
     if name is not None and measure is not None and name not in TAKE_A_MEASURE:

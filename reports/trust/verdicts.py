@@ -38,7 +38,7 @@ class _Test:
 def verdicts(study: Study, found: Sequence[Comparison]) -> list[str]:
     """Returns one sentence for each measure of `JUDGED`, and one on the noise floor, as far as the study has their numbers."""
     tests = [test for place, each in enumerate(found) for test in _tests(study, place, each)]
-    corrected = holm([test.p_value for test in tests])
+    corrected = holm([test.p_value for test in tests]).tolist()
     sentences = [_against_none(measure, found, tests, corrected) for measure in JUDGED]
     return [text for text in [*sentences, at_the_floor(study, found)] if text]
 

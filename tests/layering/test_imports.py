@@ -126,6 +126,7 @@ def test_every_import_is_a_dependency_or_of_the_standard_library() -> None:
     extras = [item for name, extra in project["optional-dependencies"].items() if name != "test" for item in extra]
     wanted = {requirement.split(">")[0].split("[")[0].strip() for requirement in (*project["dependencies"], *extras)}
     modules = {
+        "mlflow-skinny": "mlflow",
         "pillow": "PIL",
         "ruamel.yaml": "ruamel",
         "scikit-learn": "sklearn",
