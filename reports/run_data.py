@@ -6,14 +6,22 @@ import json
 import math
 from typing import Any
 
+import numpy as np
+
 from pruneyard.reports.cells import flat_spec
+from pruneyard.reports.charts.figure import config
 from pruneyard.reports.glossary import cost_names, measure_title
+from pruneyard.reports.leading import CHOSEN_BY
 from pruneyard.reports.study import Study
 
 MAX_VALUES = 300_000
 """Final values on the page; of more, those of the first measures."""
 _MAX_ERROR = 4_000
 _COLUMNS = ("run_key", "cell", "seed", "status", "attempt", "parent_key", "wall_s", "train_s", "device", "artifact")
+_COUNTS = ("num_active", "train_flops")
+MAX_CURVE_VALUES = 60_000
+"""Points of all curves on the page together; of more, fewer for each run."""
+MAX_POINTS, _FEWEST_POINTS = 30, 4
 
 
 def run_data(study: Study) -> dict[str, Any]:
@@ -31,6 +39,9 @@ def run_data(study: Study) -> dict[str, Any]:
     columns = {name: [_plain(value) for value in runs[name]] for name in _COLUMNS}
     columns["error"] = [None if text is None else number[text] for text in errors]
     columns["started_at"] = [f"{time:%Y-%m-%d %H:%M}" for time in runs["started_at"]]
+    columns |= {name: [_plain(value) for value in runs[name]] for name in _COUNTS}
+    columns["data"] = [str(name) for name in runs["data"]]
+    columns["data_fingerprint"] = [text[:12] if isinstance(text, str) else None for text in runs["data_fingerprint"]]
     columns["folder"] = [study.origins[key] for key in runs["run_key"]]
     return {
         "columns": columns,
@@ -43,8 +54,36 @@ def run_data(study: Study) -> dict[str, Any]:
         "shared": shared,
         "settings": settings,
         "errors": distinct,
+        "curve": _curves(study),
+        "config": config("legend"),
         "folders": [str(folder.path) for folder in study.folders],
     }
+
+
+def _curves(study: Study) -> dict[str, Any] | None:
+    """Returns the evaluations of every run, thinned out evenly: `title`, lists of `steps`, and for each run its list and `values`.
+
+    The measure is the first of `leading.CHOSEN_BY`, or else the first one that runs evaluated more than once; None without any.
+    """
+    history = study.history.dropna(subset=["value"])
+    repeated = history.loc[history.duplicated(["run_key", "measure"]), "measure"].unique()
+    measure = next((name for name in (*CHOSEN_BY, *repeated) if name in set(repeated)), None)
+    if measure is None:
+        return None
+    points = history[history["measure"] == measure].sort_values(["run_key", "step"], kind="stable")
+    keys = list(study.labelled["run_key"])
+    most = max(_FEWEST_POINTS, min(MAX_POINTS, MAX_CURVE_VALUES // max(len(keys), 1)))
+    by_run = {key: (own["step"].to_numpy(), own["value"].to_numpy()) for key, own in points.groupby("run_key", sort=False)}
+    numbers: dict[tuple[int, ...], int] = {}
+    of: list[int | None] = []
+    values: list[list[Any]] = []
+    for key in keys:
+        steps, own = by_run.get(key, (np.empty(0), np.empty(0)))
+        kept = np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int)) if len(steps) else np.empty(0, dtype=int)
+        at = tuple(int(step) for step in steps[kept])
+        of.append(numbers.setdefault(at, len(numbers)))
+        values.append([float(f"{value:.4g}") for value in own[kept]])
+    return {"title": measure_title(measure), "steps": [list(steps) for steps in numbers], "of": of, "values": values}
 
 
 def _measures(study: Study, num_runs: int) -> list[str]:

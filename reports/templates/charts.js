@@ -1,3 +1,13 @@
+// Vega is text until a chart is in view: a browser compiles it for a tenth of a second.
+let loaded = null;
+function vega() {
+  loaded ??= new Promise((ready) => {
+    document.head.append(element("script", {}, byId("vega").textContent));
+    ready(window.vegaEmbed);
+  });
+  return loaded;
+}
+
 // Replaces each static SVG by its interactive chart when it scrolls into view. Without scripts the static SVG stays.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 // Where a filter leaves a layer without rows, Vega warns that its axis has no range of its own; errors are always shown.
@@ -14,11 +24,12 @@ const drawn = new Map();
 async function activate(figure) {
   const spec = filtered(figure, specOf(figure));
   if (spec === null) return;
+  const embed = await vega();
   const live = figure.querySelector(".live");
   live.setAttribute("aria-label", figure.querySelector(".still").getAttribute("aria-label"));
   try {
     drawn.get(figure)?.finalize();
-    drawn.set(figure, await vegaEmbed(live, spec, options()));
+    drawn.set(figure, await embed(live, spec, options()));
     live.setAttribute("role", "img");
     live.removeAttribute("aria-hidden");
     figure.classList.add("interactive");
@@ -41,7 +52,8 @@ const figures = [...document.querySelectorAll("figure:has(.still)")];
 // Hides the charts of which nothing is left, and draws the others again when they are in view.
 function refilter() {
   for (const figure of figures) {
-    figure.hidden = filtered(figure, specOf(figure)) === null;
+    // Nothing is hidden without a filter, so no data is parsed before its chart is in view.
+    figure.hidden = isFiltering() && filtered(figure, specOf(figure)) === null;
     watcher.unobserve(figure);
     watcher.observe(figure);
   }

@@ -234,6 +234,42 @@ function show(title, ...parts) {
   if (!drawer.open) drawer.showModal();
 }
 
+// The evaluations of a run as a small line, with its first and last values in words.
+function curveOf(place) {
+  const values = data.curve?.values[place];
+  if (!values || values.length < 2) return null;
+  const steps = data.curve.steps[data.curve.of[place]];
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const [width, height] = [320, 90];
+  const at = (value, place) => [(steps[place] - steps[0]) / (steps.at(-1) - steps[0]) * width, (1 - (value - low) / (high - low || 1)) * height];
+  const words = `${data.curve.title}: ${shortNumber(values[0])} at step ${steps[0]}, ${shortNumber(values.at(-1))} at step ${steps.at(-1)}`;
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const line = document.createElementNS(svg.namespaceURI, "polyline");
+  for (const [name, value] of Object.entries({viewBox: `-3 -3 ${width + 6} ${height + 6}`, class: "curve", role: "img", "aria-label": words})) svg.setAttribute(name, value);
+  line.setAttribute("points", values.map((value, place) => at(value, place).map((x) => x.toFixed(1)).join(",")).join(" "));
+  svg.append(line);
+  return element("div", {}, svg, element("p", {class: "note"}, `${words}; range ${shortNumber(low)} to ${shortNumber(high)}.`));
+}
+
+// The generations of a run's ancestors, the first runs first; its data stands before them.
+function generations(place) {
+  const found = [];
+  for (let keys = parentsOf(place); keys.length; keys = [...new Set(keys.flatMap((key) => placeOf.has(key) ? parentsOf(placeOf.get(key)) : []))]) {
+    if (found.length > 20) break;  // a lineage that runs in a circle
+    found.unshift(keys);
+  }
+  return found;
+}
+
+function lineageOf(place, children) {
+  const source = `data ${runs.data[place]}${runs.data_fingerprint[place] === null ? "" : `, fingerprint ${runs.data_fingerprint[place]}`}`;
+  const step = (title, ...content) => element("li", {}, element("span", {class: "half"}, title), ...content);
+  return element("ol", {class: "lineage"}, step("Data", element("div", {}, source)),
+    ...generations(place).map((keys, number, all) => step(number === all.length - 1 ? "Parents" : "Ancestors", links(keys))),
+    step("This run", element("div", {}, runName(place))),
+    ...(children.length ? [step("Children", links(children))] : []));
+}
+
 const part = (title, ...content) => element("section", {}, element("h3", {}, title), ...content);
 const links = (keys) => element("ul", {}, ...keys.map((key) => element("li", {}, runLink(key))));
 
@@ -248,8 +284,8 @@ function showRun(place) {
   show(runName(place),
     listed(facts),
     runs.error[place] === null ? null : part("Error", element("pre", {tabindex: "0"}, data.errors[runs.error[place]])),
-    parentsOf(place).length ? part("Parents", links(parentsOf(place))) : null,
-    children.length ? part("Children", links(children)) : null,
+    curveOf(place) && part("Curve", curveOf(place)),
+    part("Lineage", lineageOf(place, children)),
     part("Final values", listed(values), ...omitted),
     part("Settings", listed(Object.entries(data.settings[runs.cell[place]]))),
     element("details", {}, element("summary", {}, "Settings that all runs share"), listed(Object.entries(data.shared))));
