@@ -61,7 +61,7 @@ def run_data(study: Study) -> dict[str, Any]:
 
 
 def _curves(study: Study) -> dict[str, Any] | None:
-    """Returns the evaluations of every run, thinned out evenly: `title`, lists of `steps`, and for each run its list and `values`.
+    """Returns the evaluations of every run, thinned out evenly: `title`, lists of `steps`, and per run its list and `values`.
 
     The measure is the first of `leading.CHOSEN_BY`, or else the first one that runs evaluated more than once; None without any.
     """

@@ -200,7 +200,8 @@ def test_the_drawer_walks_from_a_run_to_its_parent_and_its_children(browser, cha
     press(browser, "[data-name=runs] .open", "isotonic · judge")
     text = browser.find_element("css selector", "#drawer-body").text
     assert "artifacts/c" in text
-    parents = "return [...document.querySelectorAll('#drawer section')].find(s => s.firstChild.textContent === '{}')"
+    assert "data digits" in text
+    parents = "return [...document.querySelectorAll('#drawer .lineage > li')].find(s => s.firstChild.textContent === '{}')"
     browser.execute_script(parents.format("Parents") + ".querySelector('button').click()")
     assert browser.find_element("css selector", "#drawer-title").text.startswith("dense · train, seed")
     children = browser.execute_script(parents.format("Children") + ".querySelectorAll('button').length")
@@ -219,3 +220,28 @@ def test_the_table_of_runs_shows_all_of_them_a_hundred_at_a_time(browser, tmp_pa
     assert len(column(browser, 0, "runs")) == 100
     press(browser, "#runs .scroll + button", "Show more rows")
     assert len(column(browser, 0, "runs")) == 120
+
+
+def test_the_drawer_draws_the_evaluations_of_a_run(browser, page, folder):
+    opened(browser, page)
+    press(browser, "#runs > summary")
+    press(browser, "[data-name=runs] .open")
+    line = "return document.querySelector('#drawer .curve polyline').getAttribute('points')"
+    points = len(browser.execute_script(line).split(" "))
+    words = browser.execute_script("return document.querySelector('#drawer .curve').getAttribute('aria-label')")
+    history = Study.read([folder]).history
+    key = browser.execute_script("return document.querySelector('#drawer dd').textContent")
+    own = history[(history["run_key"] == key) & (history["measure"] == "val/accuracy")].sort_values("step")
+    assert points == len(own)
+    assert words.startswith(f"val accuracy: {own['value'].iloc[0]:.4g} at step {own['step'].iloc[0]}, ")
+
+
+def test_vega_is_compiled_only_when_a_chart_is_in_view(browser, page):
+    resize(browser, 1280, 200)
+    opened(browser, page)
+    resize(browser, 1280, 200)
+    browser.get("about:blank")
+    browser.get(page.as_uri())
+    assert browser.execute_script("return typeof window.vegaEmbed") == "undefined"
+    browser.execute_script("document.querySelector('figure').scrollIntoView()")
+    WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script("return typeof window.vegaEmbed") == "function")
