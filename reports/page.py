@@ -17,6 +17,7 @@ from pruneyard.reports.further_table import further_table
 from pruneyard.reports.gallery import gallery
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
+from pruneyard.reports.matched import Budget, at_budget
 from pruneyard.reports.merge_section import NOTE, merge_tables
 from pruneyard.reports.probe_tables import ProbeTable, probe_measures, probe_tables
 from pruneyard.reports.records import Status
@@ -27,19 +28,28 @@ from pruneyard.reports.trust_section import calibration_measures, trust_section
 _MAX_SPEC = 50_000
 
 
-def write_page(folders: Sequence[Location], out: Location) -> Location:
+def write_page(folders: Sequence[Location], out: Location, *, budget: Budget | None = None) -> Location:
     """Writes one self-contained page about `folders` to `out` and returns `out`.
 
-    A folder without results is allowed. Raises `ValueError` for no folders and for a path that is not a folder.
+    budget: show what all runs had after this budget; see `matched.at_budget`. A folder without results is allowed. Raises
+    `ValueError` for no folders, for a path that is not a folder, and for a budget that no run has spent.
     """
     if not folders:
         raise ValueError("folders is empty; give at least one folder that a run has written")
-    write_durably(out, render(Study.read(folders)).encode())
+    study = Study.read(folders)
+    if budget is None:
+        write_durably(out, render(study).encode())
+    else:
+        words = f"All values are those that runs had within an equal budget of {budget.kind} {budget.amount:g}."
+        write_durably(out, render(at_budget(study, budget), remark=words).encode())
     return out
 
 
-def render(study: Study, *, live: str = "") -> str:
-    """Returns the page as text. live: the version of the results, for a page that is served and follows them."""
+def render(study: Study, *, live: str = "", remark: str = "") -> str:
+    """Returns the page as text.
+
+    live: the version of the results, for a page that is served and follows them. remark: what applies to all of its values.
+    """
     environment = Environment(
         loader=PackageLoader("pruneyard.reports"),
         autoescape=True,
@@ -64,6 +74,7 @@ def render(study: Study, *, live: str = "") -> str:
     return environment.get_template("page.html").render(
         live=live,
         title=", ".join(dict.fromkeys(study.labelled["study"])),
+        remark=remark,
         headline=prose.headline(study, compared, [text for part in trust for text in part.verdicts]),
         comparisons=compared,
         facts=prose.facts(study),

@@ -12,7 +12,7 @@ from rich.text import Text
 from pruneyard.orchestrator.commands.console import stdout_console
 from pruneyard.orchestrator.commands.report import check_folders
 from pruneyard.orchestrator.errors import ExitCode
-from pruneyard.orchestrator.reading.comparison import Gate, compared, selection
+from pruneyard.orchestrator.reading.comparison import Gate, compared, matched, selection
 from pruneyard.reports import formats
 from pruneyard.reports.export import export
 from pruneyard.reports.location import Location
@@ -29,12 +29,13 @@ def execute(
     wheres: Sequence[str],
     gates: Sequence[str],
     margin: float | None,
+    budget: str | None,
     form: str | None,
     as_json: bool,
 ) -> int:
     """Compare the settings of one or more folders with a baseline, paired by seed. A gate that fails exits with 5."""
     conditions = [Gate.parse(text) for text in gates]
-    study = Study.read(check_folders(folders))
+    study = matched(Study.read(check_folders(folders)), budget)
     named = list(dict.fromkeys([*metrics, *(gate.metric for gate in conditions)]))
     table = compared(
         study,

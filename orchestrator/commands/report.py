@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import click
 
+from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.results import check_results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
+from pruneyard.reports.matched import Budget
 from pruneyard.reports.page import write_page
 
 
@@ -17,8 +19,14 @@ def check_folders(folders: Sequence[Location]) -> list[Location]:
     return list(folders)
 
 
-def execute(folders: Sequence[Location], out: Location | None) -> int:
+def execute(folders: Sequence[Location], budget: str | None, out: Location | None) -> int:
     """Render the results of one or more folders as one self-contained HTML page."""
-    page = write_page(check_folders(folders), out or RunFolder(folders[0]).report)
+    if budget is not None and out is None:
+        raise UsageError(f"--budget {budget}: needs --out, so that the page of whole runs stays where it is")
+    where = out or RunFolder(folders[0]).report
+    try:
+        page = write_page(check_folders(folders), where, budget=None if budget is None else Budget.parse(budget))
+    except ValueError as error:
+        raise UsageError(f"--budget: {error}" if budget is not None else str(error)) from error
     click.echo(page)
     return 0

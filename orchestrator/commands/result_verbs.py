@@ -35,7 +35,9 @@ def report() -> click.Command:
     """Returns the command `report`."""
     folders = argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
     out = option("--out", type=FILE, help="The page [default: report.html in the first DIR].")
-    return _command("report", [folders, out], "Render the results of one or more folders as one self-contained HTML page.")
+    budget = option("--budget", metavar="KIND=N", help="Show what all runs had after equal steps, epochs, time (in s) or flops.")
+    text = "Render the results of one or more folders as one self-contained HTML page."
+    return _command("report", [folders, budget, out], text)
 
 
 def watch() -> click.Command:
@@ -74,6 +76,7 @@ def compare() -> click.Command:
             help="A condition for every setting, as in 'test/accuracy >= baseline - 0.005', or on the end of an interval, as in "
             "'lower(test/accuracy) >= baseline - 0.005'; exit code 5 if it fails.",
         ),
+        option("--budget", metavar="KIND=N", help="What all had after equal steps, epochs, time (s) or flops, as in epochs=5."),
         option("--margin", type=float, metavar="D", help="A difference that does not matter; tests equivalence within it."),
         option("--format", "form", type=click.Choice(TABLE_FORMATS), help="Print it in this format."),
         json_option(),

@@ -11,6 +11,7 @@ import pandas as pd
 
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.reading.metric_names import check_recorded
+from pruneyard.reports.matched import Budget, at_budget
 from pruneyard.reports.paired import Selection, against_baseline, natural_baseline
 from pruneyard.reports.study import Study
 
@@ -113,6 +114,16 @@ def compared(
         return against_baseline(study, found, measures, only=only, margin=margin)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def matched(study: Study, budget: str | None) -> Study:
+    """Returns the study at an equal budget of all runs, such as `epochs=5`; None for the study as it is. Raises `UsageError`."""
+    if budget is None:
+        return study
+    try:
+        return at_budget(study, Budget.parse(budget))
+    except ValueError as error:
+        raise UsageError(f"--budget: {error}") from error
 
 
 def selection(study: Study, texts: Sequence[str], *, option: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ function exploreSpec(choice) {
   return {
     width: "container", height: 340, data: {values: rows}, autosize: {type: "fit-x", contains: "padding"}, config: data.config,
     params: [
-      {name: "view", select: {type: "interval", zoom: "wheel![event.shiftKey]"}, bind: "scales"},
+      {name: "view", select: {type: "interval", zoom: "wheel![event.altKey]"}, bind: "scales"},
       {name: "series", select: {type: "point", fields: ["group"]}, bind: "legend"},
     ],
     mark: {type: "point", filled: true, size: 60},

@@ -98,29 +98,39 @@ function csvOfRuns(places) {
 
 // One table: its rows may exist already, or are made when they are shown (`make` returns the cells' texts).
 class TableView {
-  constructor(box, {make = null, texts = null, step = Infinity} = {}) {
+  constructor(box, {make = null, texts = null, step = null} = {}) {
     this.box = box;
     this.body = box.querySelector("tbody");
     this.headers = [...box.querySelectorAll("thead th")];
     this.name = box.dataset.name;
-    this.step = step;
-    this.limit = step;
+    // A browser lays out a thousand rows for a third of a second, so long tables begin with a part of them.
+    this.step = step ?? (this.body.rows.length > 200 ? 100 : Infinity);
+    this.limit = this.step;
     this.hidden = new Set();
     this.make = make;
     this.rows = texts
       ? texts.map((cells, place) => ({cells, place}))
-      : [...this.body.rows].map((row, place) => ({row, place, cell: row.dataset.cell, cells: [...row.cells].map(textOf)}));
-    for (const entry of this.rows) entry.text = entry.cells.join(" ") + (entry.cell ? ` ${data.labels[entry.cell]}` : "");
+      : [...this.body.rows].map((row, place) => ({row, place, cell: row.dataset.cell}));
     this.shown = this.rows;
     this.order = null;
+    this.numeric = null;
+    this.addTools();
+    this.headers.forEach((header, column) => this.addSorting(header, column));
+    this.render();
+    addEventListener("beforeprint", () => { this.limit = make ? this.limit : Infinity; this.render(); });
+  }
+
+  // Reads the texts of all cells, which only sorting, filtering and copying need.
+  read() {
+    if (this.numeric) return;
+    for (const entry of this.rows) {
+      entry.cells ??= [...entry.row.cells].map(textOf);
+      entry.text = entry.cells.join(" ") + (entry.cell ? ` ${data.labels[entry.cell]}` : "");
+    }
     this.numeric = this.headers.map((_, column) => {
       const texts = this.rows.map((entry) => entry.cells[column]).filter((text) => !MISSING.has(text));
       return texts.length > 0 && texts.every((text) => NUMBER.test(text));
     });
-    this.addTools();
-    this.headers.forEach((header, column) => this.addSorting(header, column));
-    if (make) this.render();
-    else this.rows.forEach((entry) => this.addLinks(entry));
   }
 
   addSorting(header, column) {
@@ -130,6 +140,7 @@ class TableView {
   }
 
   sort(column) {
+    this.read();
     const before = this.headers[column].getAttribute("aria-sort");
     const first = this.numeric[column] && !this.headers[column].classList.contains("label") ? "descending" : "ascending";
     const second = first === "ascending" ? "descending" : "ascending";
@@ -141,6 +152,7 @@ class TableView {
   }
 
   filter(matches) {
+    this.read();
     this.shown = this.rows.filter((entry) => matches(entry.text));
     this.limit = this.step;
     this.render();
@@ -157,10 +169,11 @@ class TableView {
     }
     const visible = this.shown.slice(0, this.limit);
     for (const entry of visible) {
-      if (!entry.row) {
-        entry.row = this.make(entry);
+      entry.row ??= this.make(entry);
+      if (!entry.linked) {
         this.addLinks(entry);
         this.hideColumns(entry.row);
+        entry.linked = true;
       }
     }
     this.body.replaceChildren(...visible.map((entry) => entry.row));
@@ -197,6 +210,7 @@ class TableView {
   }
 
   async copyAs(format) {
+    this.read();
     const columns = this.headers.map((_, column) => column).filter((column) => !this.hidden.has(column));
     const head = columns.map((column) => ({text: this.headers[column].textContent, words: !this.headers[column].classList.contains("number")}));
     const body = this.shown.map((entry) => columns.map((column) => ({text: entry.cells[column], best: entry.row?.cells[column].classList.contains("best")})));

@@ -245,3 +245,30 @@ def test_vega_is_compiled_only_when_a_chart_is_in_view(browser, page):
     assert browser.execute_script("return typeof window.vegaEmbed") == "undefined"
     browser.execute_script("document.querySelector('figure').scrollIntoView()")
     WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script("return typeof window.vegaEmbed") == "function")
+
+
+def test_one_chart_shows_any_metric_zooms_and_follows_the_filter(browser, page):
+    opened(browser, page)
+    chart = "document.querySelector('#explore .plot')"
+    browser.execute_script(f"{chart}.scrollIntoView()")
+    marks = f"return {chart}.querySelectorAll('.mark-symbol.role-mark path').length"
+    WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(marks) > 5)
+    settings = browser.execute_script(marks)
+    for label, choice in (("Vertical", "val NLL"), ("Points", "runs")):
+        box = "[...document.querySelectorAll('#explore label')].find(l => l.textContent.startsWith(arguments[0]))"
+        browser.execute_script(f"const b = {box}.querySelector('select'); b.value = arguments[1]; b.dispatchEvent(new Event('change'))", label, choice)
+    WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(marks) > 2 * settings)
+    assert "val NLL against" in browser.execute_script(f"return {chart}.getAttribute('aria-label')")
+    ticks = f"return [...{chart}.querySelectorAll('.role-axis-label text')].map(t => t.textContent).join(' ')"
+    before = browser.execute_script(ticks)
+    wheel = {"deltaY": -400, "altKey": True, "bubbles": True}
+    browser.execute_script(
+        f"const s = {chart}.querySelector('.background'), b = s.getBoundingClientRect();"
+        "const at = {clientX: b.left + b.width / 2, clientY: b.top + b.height / 2};"
+        "s.dispatchEvent(new WheelEvent('wheel', {...arguments[0], ...at}))",
+        wheel,
+    )
+    WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(ticks) != before)
+    search(browser, "static 0.2")
+    WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(marks) == 3)
+    assert [entry["message"] for entry in browser.get_log("browser")] == []

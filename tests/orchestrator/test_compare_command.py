@@ -212,3 +212,71 @@ def test_the_summary_is_exported_with_chosen_columns_and_bold_where_clear(study:
     refused = pruneyard("export", study, "--columns", "metod")
     assert (refused.code, "did you mean method?" in refused.err) == (2, True)
     assert "only of the summary" in pruneyard("export", study, "--columns", "seed", "--table", "runs").err
+
+
+@pytest.fixture
+def curves(tmp_path: Path) -> Path:
+    """Writes two methods: static is better after five epochs, rigl after ten, and costs twice the FLOPs per epoch."""
+    store = Store(RunFolder(tmp_path / "curves"))
+    for method, gain, flops in (("rigl", 0.05, 2e9), ("static", 0.03, 1e9)):
+        for seed in range(3):
+            late = 0.3 if method == "static" else 0.2
+            rows = []
+            for epoch in range(1, 11):
+                value = late + gain * epoch + 0.001 * seed * (1 if method == "rigl" else -1)
+                rows.append(metric(value, step=10 * epoch, split="val"))
+                rows.append(metric(flops * epoch, step=10 * epoch, split="train", name="flops"))
+            run = record(f"{method}{seed}", method=method, seed=seed, spec_json=json.dumps({"method": {"name": method}}))
+            store.write(run, rows, [])
+    return tmp_path / "curves"
+
+
+@pytest.mark.parametrize(
+    ("budget", "difference"),
+    [
+        (None, 0.1),  # 0.2 + 10 * 0.05 against 0.3 + 10 * 0.03
+        ("epochs=4", -0.02),  # 0.2 + 4 * 0.05 against 0.3 + 4 * 0.03
+        ("steps=45", -0.02),
+        ("time=4.5", -0.02),
+        ("flops=10e9", -0.15),  # 0.2 + 5 * 0.05 against 0.3 + 10 * 0.03
+    ],
+)
+def test_settings_are_compared_at_an_equal_budget(
+    curves: Path, pruneyard: Callable[..., Any], budget: str | None, difference: float
+) -> None:
+    arguments = [] if budget is None else ["--budget", budget]
+    found = pruneyard("compare", curves, "--metric", "val/accuracy", "--json", *arguments)
+    (row,) = json.loads(found.out)["rows"]
+    assert row["difference"] == pytest.approx(difference + 0.002, abs=1e-9)
+    assert (row["flops_ratio"] is None) == (budget is not None)
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ("epochs=99", "no run has spent it; the most that one has is 10"),
+        ("hours=3", "budget 'hours' is unknown; it must be one of steps, epochs, time, flops"),
+        ("epochs=many", "budget epochs=many: must be steps=NUMBER or"),
+        ("epochs=-1", "the amount must be above 0"),
+    ],
+)
+def test_a_budget_that_cannot_be_matched_is_refused(
+    curves: Path, pruneyard: Callable[..., Any], budget: str, words: str
+) -> None:
+    found = pruneyard("compare", curves, "--metric", "val/accuracy", "--budget", budget)
+    assert found.code == 2
+    assert words in found.err
+
+
+def test_a_run_that_ended_before_the_budget_has_no_value(curves: Path, pruneyard: Callable[..., Any]) -> None:
+    """At 15e9 FLOPs only rigl, which has spent 20e9, is known: static ended at 10e9."""
+    found = pruneyard("compare", curves, "--metric", "val/accuracy", "--budget", "flops=15e9", "--json")
+    assert json.loads(found.out)["rows"][0]["verdict"] == "no common seeds"
+
+
+def test_a_page_of_an_equal_budget_says_so_and_needs_a_place_of_its_own(
+    curves: Path, tmp_path: Path, pruneyard: Callable[..., Any]
+) -> None:
+    assert "needs --out" in pruneyard("report", curves, "--budget", "epochs=4").err
+    assert pruneyard("report", curves, "--budget", "epochs=4", "--out", tmp_path / "page.html").code == 0
+    assert "within an equal budget of epochs 4" in (tmp_path / "page.html").read_text(encoding="utf-8")
