@@ -256,7 +256,8 @@ def test_one_chart_shows_any_metric_zooms_and_follows_the_filter(browser, page):
     settings = browser.execute_script(marks)
     for label, choice in (("Vertical", "val NLL"), ("Points", "runs")):
         box = "[...document.querySelectorAll('#explore label')].find(l => l.textContent.startsWith(arguments[0]))"
-        browser.execute_script(f"const b = {box}.querySelector('select'); b.value = arguments[1]; b.dispatchEvent(new Event('change'))", label, choice)
+        choose = f"const b = {box}.querySelector('select'); b.value = arguments[1]; b.dispatchEvent(new Event('change'))"
+        browser.execute_script(choose, label, choice)
     WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(marks) > 2 * settings)
     assert "val NLL against" in browser.execute_script(f"return {chart}.getAttribute('aria-label')")
     ticks = f"return [...{chart}.querySelectorAll('.role-axis-label text')].map(t => t.textContent).join(' ')"
