@@ -14,7 +14,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -82,13 +82,17 @@ def seconds(act: Callable[[], None], clock: Callable[[], float]) -> float:
 class Trainee:
     """A training of a case whose steps are taken one by one."""
 
-    def __init__(self, case: Case, execution: Execution, data: Dataset, *, batch_size: int = 0) -> None:
-        """batch_size: 0 for that of the case."""
+    def __init__(
+        self, case: Case, execution: Execution, data: Dataset, *, batch_size: int = 0, every: int = EVERY, lr: float = 0.001
+    ) -> None:
+        """batch_size: 0 for that of the case. every: steps between the mask updates of SET and RigL."""
         batch_size = batch_size or case.batch_size
         self.split = DeviceSplit(data.train, mean=data.mean, std=data.std)
         self.method = find("sparse.methods", case.method)(density=case.density)
+        if every != EVERY:
+            self.method = replace(self.method, schedule=replace(self.method.schedule, every=every))
         budget = Budget(steps=NUM_STEPS, batch_size=batch_size, evaluate_every=0)
-        self.recipe = Recipe(budget=budget, optimizer=SGD(lr=0.001))
+        self.recipe = Recipe(budget=budget, optimizer=SGD(lr=lr))
         self.training = Training.start(
             case.model,
             recipe=self.recipe,

@@ -167,11 +167,25 @@ def test_two_ranks_train_every_method_as_one_process_does(method: str, pair_pool
     assert bool(masks) == any(name.startswith("mask/") for name in first.compared[-1][1])
 
 
-@pytest.mark.parametrize("method", ["set", "rigl"])  # growth at random, and by the dense gradient of both ranks' rows
+@pytest.mark.parametrize(
+    "method",
+    ["set", "rigl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("static", "mest", "dsl_rec", "imp", "granet"))],
+)
 def test_two_ranks_train_sparse_weights_as_one_process_does(method: str, pair_pool: PairPool, tmp_path: Path) -> None:
+    """Growth at random, by the dense gradient of both ranks' rows, and between layers; rewinding; masks equal at every update."""
     case = Case(folder=tmp_path / "pair", method=method, execution="sparse")
     first, _ = assert_trains_as_one_process_does(pair_pool, case)
     assert "mask/hidden1.weight:columns" in first.compared[-1][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lottery_jackpots", "maskllm"])
+def test_two_ranks_search_masks_under_sparse_execution_as_one_process_does(
+    method: str, pair_pool: PairPool, tmp_path: Path
+) -> None:
+    """Their layers stay masked: the network computes with other masks than are trained."""
+    first, _ = assert_trains_as_one_process_does(pair_pool, Case(folder=tmp_path / "pair", method=method, execution="sparse"))
+    assert "forward/hidden1.weight" in first.compared[-1][1]
 
 
 @pytest.mark.slow

@@ -99,6 +99,7 @@ class SparseLayers:
                 self._change(name, optimizer, lambda tensor: tensor.flatten()[index.flat])
             self._replace(name, index)
         else:
+            before.forget_transpose()
             self._change(name, optimizer, before.mover(index))
             for layer in self._layers(name):
                 layer.index = index

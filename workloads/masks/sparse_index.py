@@ -1,7 +1,7 @@
 """The positions of the stored values of a sparse weight, as compressed rows and as those of its transpose."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 LIMIT = torch.iinfo(torch.int32).max
+BLOCK = 1 << 18  # stored entries, about, whose places exist at a time where two indices are compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,17 @@ class SparseIndex:
     @property
     def places(self) -> Tensor:
         """Returns the places of `flat`, as int32 if the weight has few enough entries, which halves their memory."""
-        return _places(self.starts, self.columns, self.matrix)
+        return self.places_in_rows(0, self.matrix[0])
+
+    def places_in_rows(self, first: int, last: int) -> Tensor:
+        """Returns the places of the entries stored in rows `first` up to `last`, counted from the start of the first one."""
+        starts = self.starts[first : last + 1]
+        begin, end = int(starts[0]), int(starts[-1])
+        return _places(starts, self.columns[begin:end], (last - first, self.matrix[1]))
+
+    def forget_transpose(self) -> None:
+        """Frees the transpose, which is computed again when it is next asked for."""
+        self.__dict__.pop("_transpose", None)
 
     @property
     def transposed_starts(self) -> Tensor:
@@ -108,16 +119,20 @@ class SparseIndex:
     def mover(self, other: "SparseIndex") -> Callable[[Tensor], Tensor]:
         """Returns a function from values to those of another index of the weight.
 
-        They are the same where both store an entry, zero elsewhere.
+        They are the same where both store an entry, zero elsewhere. It holds 4 bytes for each entry of the other index.
         """
-        old, new = self.places, other.places
         if not self.num_active:
             return lambda values: values.new_zeros(other.num_active)
-        found = torch.searchsorted(old, new, out_int32=True).clamp_(max=len(old) - 1)
-        is_kept = old[found] == new
+        sources = torch.empty_like(other.columns)  # the place among the own values, -1 where there is none
+        for (begin, old), (other_begin, new) in zip(_blocks(self, other), _blocks(other, self), strict=True):
+            sources[other_begin : other_begin + len(new)] = _found(old, new, begin)
 
         def moved(values: Tensor) -> Tensor:
-            return values[found].masked_fill_(~is_kept, 0)
+            result = values.new_empty(len(sources))
+            for chosen, part in zip(sources.split(BLOCK), result.split(BLOCK), strict=True):
+                torch.index_select(values, 0, chosen.clamp(min=0), out=part)
+                part.masked_fill_(chosen < 0, 0)
+            return result
 
         return moved
 
@@ -140,18 +155,56 @@ def copy_of(mask: Mask) -> Mask:
 def union(one: Mask, other: Mask) -> Mask:
     """Returns the mask of the entries that are active in either: an index only if both are."""
     if isinstance(one, SparseIndex) and isinstance(other, SparseIndex):
-        places, others = one.places, other.places
-        if not len(places) or not len(others):
-            return one if len(places) else other
-        found = torch.searchsorted(places, others, out_int32=True).clamp_(max=len(places) - 1)
-        new = others[places[found] != others]
-        return SparseIndex.of_flat(sort(torch.cat([places, new])), one.shape) if len(new) else one
+        return _union(one, other)
     return dense_mask(one) | dense_mask(other)
 
 
 def dense_mask(mask: Mask) -> Tensor:
     """Returns a mask as a bool tensor of the weight's shape."""
     return mask.mask() if isinstance(mask, SparseIndex) else mask
+
+
+def _union(one: SparseIndex, other: SparseIndex) -> SparseIndex:
+    """Returns the index of the entries that either stores, computed for some rows at a time."""
+    num_common = sum(
+        int(torch.count_nonzero(_found(old, new, 0) >= 0))
+        for (_, old), (_, new) in zip(_blocks(one, other), _blocks(other, one), strict=True)
+    )
+    if num_common == other.num_active:
+        return one
+    columns = one.columns.new_empty(one.num_active + other.num_active - num_common)
+    counts, end, (outputs, inputs) = [], 0, one.matrix
+    for first, last in _row_blocks(one, other):
+        old, new = one.places_in_rows(first, last), other.places_in_rows(first, last)
+        places = sort(torch.cat([old, new[_found(old, new, 0) < 0]]))
+        bounds = torch.arange(1, last - first + 1, device=places.device) * inputs
+        counts.append(torch.searchsorted(places, bounds.to(places.dtype), out_int32=True) + end)
+        columns[end : end + len(places)] = torch.remainder(places, max(1, inputs))
+        end += len(places)
+    starts = torch.cat([one.starts.new_zeros(1), *counts])
+    assert len(starts) == outputs + 1
+    return SparseIndex(one.shape, starts, columns)
+
+
+def _row_blocks(one: SparseIndex, other: SparseIndex) -> Iterator[tuple[int, int]]:
+    """Returns rows by which two indices of a weight are compared: the first of each block, and the one after its last."""
+    outputs = one.matrix[0]
+    step = max(1, outputs * BLOCK // max(1, one.num_active + other.num_active))
+    return ((first, min(first + step, outputs)) for first in range(0, outputs, step))
+
+
+def _blocks(index: SparseIndex, other: SparseIndex) -> Iterator[tuple[int, Tensor]]:
+    """Yields for each block of `_row_blocks` how many entries are stored before it, and the places of its own."""
+    for first, last in _row_blocks(index, other):
+        yield int(index.starts[first]), index.places_in_rows(first, last)
+
+
+def _found(old: Tensor, new: Tensor, begin: int) -> Tensor:
+    """Returns where new places are among old ones, plus `begin`; -1 where they are not. Both are ascending."""
+    if not len(old):
+        return torch.full_like(new, -1, dtype=torch.int32)
+    found = torch.searchsorted(old, new, out_int32=True).clamp_(max=len(old) - 1)
+    return torch.where(old[found] == new, found + begin, -1)
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.masks.explored import PackedMask
 from pruneyard.workloads.masks.masks import active_per_layer, layer_densities
 from pruneyard.workloads.masks.sparse_index import Mask, dense_mask
 from pruneyard.workloads.metrics.classification import class_counts, reliability_of_logits, standard_metrics
@@ -179,7 +180,9 @@ def explored_share(training: Training) -> float:
     Reference: Liu et al. 2021, Do We Actually Need Dense Over-Parameterization? (arXiv:2102.02887).
     """
     total = sum(training.applied.layers.sizes.values())
-    return 1 - num_inactive(training.explored) / total
+    masks = {name: mask for name, mask in training.explored.items() if not isinstance(mask, PackedMask)}
+    packed = [mask for mask in training.explored.values() if isinstance(mask, PackedMask)]
+    return 1 - (num_inactive(masks) + sum(mask.numel() - mask.num_active for mask in packed)) / total
 
 
 def densities(training: Training) -> dict[str, float]:

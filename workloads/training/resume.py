@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pruneyard.workloads.checkpoint import Checkpoint
 from pruneyard.workloads.interfaces import RuleState, Tensors
+from pruneyard.workloads.masks.explored import Explored, PackedMask
 from pruneyard.workloads.masks.sparse_index import Mask, SparseIndex
 from pruneyard.workloads.training.mask_updater import SparseState
 from pruneyard.workloads.training.segment import Segment
@@ -106,7 +107,7 @@ def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
     training.optimizer.load_state_dict(checkpoint.state["optimizer"])
     tensors = training.applied.masks_of_dense_layers(masks)
     training.apply_masks(SparseState(tensors, groups["updater"], groups["forward"], indices=indices))
-    explored = _masks(groups["explored"], layers.shapes)
+    explored = _explored(groups["explored"], layers.shapes)
     training.explored = {name: explored.get(name, mask) for name, mask in training.applied.used.items()}
     training.memory = groups["memory"]
     training.mean = training.mean.restored(
@@ -154,11 +155,20 @@ def resume_from_parent(training: Training, segment: Segment, *, data: str, inter
         training.losses.num = 0
 
 
-def _stored(masks: Mapping[str, Mask]) -> dict[str, Tensor]:
-    """Returns the tensors of masks in a checkpoint: of an index, the compressed rows as `NAME:starts` and `NAME:columns`."""
+def _stored(masks: Mapping[str, Explored]) -> dict[str, Tensor]:
+    """Returns the tensors of masks in a checkpoint.
+
+    They are the mask itself, the compressed rows of an index as `NAME:starts` and `NAME:columns`, or packed bits as `NAME:bits`.
+    """
     tensors: dict[str, Tensor] = {}
     for name, mask in masks.items():
-        tensors |= {name: mask} if isinstance(mask, Tensor) else {f"{name}:starts": mask.starts, f"{name}:columns": mask.columns}
+        match mask:
+            case SparseIndex():
+                tensors |= {f"{name}:starts": mask.starts, f"{name}:columns": mask.columns}
+            case PackedMask():
+                tensors[f"{name}:bits"] = mask.bits
+            case _:
+                tensors[name] = mask
     return tensors
 
 
@@ -172,6 +182,13 @@ def _masks(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> d
         elif not part:
             masks[name] = tensor
     return masks
+
+
+def _explored(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> dict[str, Explored]:
+    """Returns what `_masks` does, packed bits included."""
+    packed = {name: tensor for key, tensor in tensors.items() if (name := key.removesuffix(":bits")) != key}
+    masks = _masks({key: tensor for key, tensor in tensors.items() if not key.endswith(":bits")}, shapes)
+    return masks | {name: PackedMask(tuple(shapes[name]), bits.cpu().clone()) for name, bits in packed.items()}
 
 
 def _with_layout(training: Training, tensor: Tensor) -> Tensor:

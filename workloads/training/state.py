@@ -20,8 +20,9 @@ from pruneyard.workloads.interfaces import (
     SplitLogits,
     Tensors,
 )
+from pruneyard.workloads.masks.explored import Explored, with_mask
 from pruneyard.workloads.masks.masks import prunable_weights
-from pruneyard.workloads.masks.sparse_index import Mask, copy_of, union
+from pruneyard.workloads.masks.sparse_index import copy_of
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.flops import forward_flops, macs_of
 from pruneyard.workloads.ranks import SINGLE_RANK, Ranks
@@ -62,7 +63,7 @@ class Training:
     class_counts: Tensor  # (K,) int64, of the training rows
     rule: RuleState  # state of the gradient rule
     memory: Tensors  # state of the objective
-    explored: dict[str, Mask]  # by mask name: the weights that were active in some step
+    explored: dict[str, Explored]  # by mask name: the weights that were active in some step
     losses: LossBuffer
     step: int = 0
     update_due_at: int = NOT_DUE  # step at which the pending mask update was due
@@ -365,7 +366,7 @@ class Training:
         self.applied.apply(sparse, self.optimizer)
         self.mean = self.recipe.average.start()  # averages samples of one topology: a late update restarts it
         used = self.applied.used  # the masks before an update at step 0 are never used in a step
-        self.explored = {n: copy_of(m) if self.step == 0 else union(self.explored[n], m) for n, m in used.items()}
+        self.explored = {n: copy_of(m) if self.step == 0 else with_mask(self.explored[n], m) for n, m in used.items()}
         extra_forwards = self.recipe.objective.extra_forwards
         self.flops = StepFlops.of(self.macs, used=used, trained=self.applied.masks, extra_forwards=extra_forwards)
 

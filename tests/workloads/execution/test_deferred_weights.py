@@ -15,6 +15,7 @@ from pruneyard.workloads.execution.deferred import NotDeferrableError, RecordedS
 from pruneyard.workloads.masks.stored_weights import decode
 from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.sparse.methods.dsl_rec import DSLRec
 from pruneyard.workloads.sparse.methods.itop import ITOP
 from pruneyard.workloads.sparse.methods.mest import MEST, Stages
 from pruneyard.workloads.sparse.methods.rigl import RigL
@@ -86,8 +87,9 @@ def test_what_treats_entries_unlike_is_not_recorded(start: Callable[[Tensor], ob
         RigL(density=0.1, schedule=OFTEN[UpdateSchedule]),
         ITOP(density=0.1, growth="random", schedule=OFTEN[LastingSchedule]),
         MEST(density=0.1, gradient_weight=0.5, schedule=OFTEN[Stages]),
+        DSLRec(density=0.1, schedule=OFTEN[LastingSchedule]),
     ],
-    ids=["static", "set", "rigl", "itop", "mest"],
+    ids=["static", "set", "rigl", "itop", "mest", "dsl_rec"],
 )
 @pytest.mark.parametrize(
     ("model", "small_weights"),

@@ -5,8 +5,19 @@ import torch
 from torch import Tensor
 
 from pruneyard.workloads.masks import index_moves
-from pruneyard.workloads.masks.index_moves import drop_and_grow_index, random_index
-from pruneyard.workloads.masks.masks import NonFiniteScoresError, drop_and_grow, random_masks
+from pruneyard.workloads.masks.index_moves import (
+    RowScores,
+    drop_and_grow_index,
+    move_between_layers,
+    random_index,
+)
+from pruneyard.workloads.masks.masks import (
+    NonFiniteScoresError,
+    drop_and_grow,
+    keep_largest_overall,
+    keep_largest_together,
+    random_masks,
+)
 from pruneyard.workloads.masks.sparse_index import SparseIndex
 
 SHAPE = (30, 20)
@@ -41,6 +52,33 @@ def test_the_choices_are_those_on_masks(
     )
     assert torch.equal(index.mask(), moved)
     assert torch.equal(generators[0].get_state(), generators[1].get_state())
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 10**6])  # with one level all scores tie, and places of ties are not kept
+@pytest.mark.parametrize("num_moved", [1, 40, 118])
+def test_moves_between_layers_are_those_on_masks(monkeypatch: pytest.MonkeyPatch, levels: int, num_moved: int) -> None:
+    monkeypatch.setattr(index_moves, "BLOCK", 70)
+    names = ("a", "b")
+    start = random_masks(dict.fromkeys(names, torch.empty(SHAPE)), {"a": 90, "b": 30}, generator=torch.Generator().manual_seed(2))
+    drop = {name: scores(number, levels=levels) for number, name in enumerate(names)}
+    grow = {name: scores(number + 2, levels=levels) for number, name in enumerate(names)}
+    one, other = (torch.Generator().manual_seed(7) for _ in range(2))
+    kept = keep_largest_overall(drop, start, count=120 - num_moved, generator=one)
+    grown = keep_largest_together(grow, {name: ~mask for name, mask in kept.items()}, count=num_moved, generator=one)
+
+    def rows_of(dense: Tensor) -> RowScores:
+        return lambda first, last: dense[first:last]
+
+    moved = move_between_layers(
+        {name: SparseIndex.of_mask(mask) for name, mask in start.items()},
+        drop_scores={name: drop[name][mask] for name, mask in start.items()},
+        grow_scores={name: rows_of(each) for name, each in grow.items()},
+        num_moved=num_moved,
+        generator=other,
+    )
+    for name in names:
+        assert torch.equal(moved[name].mask(), kept[name] | grown[name])
+    assert torch.equal(one.get_state(), other.get_state())
 
 
 def test_a_random_index_is_the_random_mask() -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from pruneyard.workloads.execution.modules import SparseLinear, SparsePointwiseConv2d
+from pruneyard.workloads.masks import sparse_index
 from pruneyard.workloads.masks.sparse_index import SparseIndex, copy_of, union
 
 INPUTS, OUTPUTS = 37, 23
@@ -115,6 +116,23 @@ def test_values_move_to_another_index_and_start_at_zero_where_it_grows() -> None
     mixed = union(first, second.mask())
     assert isinstance(mixed, Tensor)
     assert torch.equal(mixed, both.mask())
+
+
+@pytest.mark.parametrize("block", [1, 5, 1000])  # entries that are compared at a time
+@pytest.mark.parametrize("densities", [(0.3, 0.3), (0.0, 0.4), (0.02, 0.9)])
+def test_indices_are_compared_in_blocks_of_rows(
+    monkeypatch: pytest.MonkeyPatch, block: int, densities: tuple[float, float]
+) -> None:
+    monkeypatch.setattr(sparse_index, "BLOCK", block)
+    generator = torch.Generator().manual_seed(1)
+    weight, *shares = torch.rand((3, OUTPUTS, INPUTS), generator=generator)
+    old, new = (share < density for share, density in zip(shares, densities, strict=True))
+    first, second = SparseIndex.of_mask(old), SparseIndex.of_mask(new)
+    assert torch.equal(first.mover(second)(weight[old]), (weight * old)[new])
+    both = union(first, second)
+    assert isinstance(both, SparseIndex)
+    assert torch.equal(both.mask(), old | new)
+    assert union(first, first) is first
 
 
 def test_a_matrix_beyond_32_bits_is_refused() -> None:

@@ -16,11 +16,11 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from torch import Tensor
-
-from pruneyard.workloads.masks.masks import active_per_layer, keep_largest_overall, keep_largest_together
+from pruneyard.workloads.execution.stored_weight import StoredWeight
+from pruneyard.workloads.masks.index_moves import move_between_layers
+from pruneyard.workloads.masks.sparse_index import SparseIndex
 from pruneyard.workloads.sparse.update_schedule import LastingSchedule
-from pruneyard.workloads.sparse.updater import RandomStart, in_module_order
+from pruneyard.workloads.sparse.updater import RandomStart, gradient_magnitudes, in_module_order
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["DSLRec"]
@@ -31,6 +31,7 @@ class DSLRec(RandomStart):
     """Dynamic sparse learning for recommendation."""
 
     grows_by_gradient: ClassVar[bool] = True
+    updates_indices: ClassVar[bool] = True
 
     distribution: Literal["uniform", "er", "erk"] = "uniform"  # of the initial masks
     drop_fraction: float = 0.5  # share of all active weights moved by the first update, in [0, 1]
@@ -47,18 +48,30 @@ class DSLRec(RandomStart):
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Returns masks with as many active weights in all, moved between and within layers."""
-        masks = dict(in_module_order(state.masks, context))
-        num_active = sum(active_per_layer(masks).values())
+        active = dict(in_module_order({**state.masks, **state.indices}, context))
+        indices = {name: mask if isinstance(mask, SparseIndex) else SparseIndex.of_mask(mask) for name, mask in active.items()}
+        num_active = sum(index.num_active for index in indices.values())
         fraction = self.drop_fraction * self.schedule.factor(context.step, num_steps=context.num_steps)
-        num_moved = min(math.floor(fraction * num_active), num_active - len(masks))
+        num_moved = min(math.floor(fraction * num_active), num_active - len(indices))
         if num_moved == 0:
             return state
-        magnitudes: dict[str, Tensor] = {name: context.weights[name].abs() for name in masks}
-        kept = keep_largest_overall(magnitudes, masks, count=num_active - num_moved, generator=context.generator)
-        grown = keep_largest_together(
-            {name: context.gradients[name].abs() for name in masks},
-            {name: ~mask for name, mask in kept.items()},
-            count=num_moved,
+        stored = {name: context.stored.get(name) or stored_view(context, name, index) for name, index in indices.items()}
+        moved = move_between_layers(
+            indices,
+            drop_scores={name: each.values.abs() for name, each in stored.items()},
+            grow_scores={name: gradient_magnitudes(each) for name, each in stored.items()},
+            num_moved=num_moved,
             generator=context.generator,
         )
-        return SparseState({name: mask | grown[name] for name, mask in kept.items()}, state.tensors)
+        masks = {name: moved[name].mask() for name in active if name in state.masks}
+        return SparseState(masks, state.tensors, indices={name: moved[name] for name in active if name in state.indices})
+
+
+def stored_view(context: UpdateContext, name: str, index: SparseIndex) -> StoredWeight:
+    """Returns what an update reads of a weight that is stored dense, in the form of one that is stored sparse."""
+    gradient = context.gradients[name].reshape(index.matrix)
+    return StoredWeight(
+        values=context.weights[name].flatten()[index.flat],
+        gradient=gradient.flatten()[index.flat],
+        gradient_rows=lambda first, last: gradient[first:last],
+    )
