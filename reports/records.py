@@ -175,7 +175,7 @@ class LatencyRow:
     median_s: Annotated[float, Column(_NUMBER, "seconds of one forward pass, median of the repeats")]
     low_s: Annotated[float, Column(_NUMBER, "10th percentile of the seconds")]
     high_s: Annotated[float, Column(_NUMBER, "90th percentile of the seconds")]
-    dense_median_s: Annotated[float, Column(_NUMBER, "median seconds of the same network on dense kernels")]
+    dense_median_s: Annotated[float, Column(_NUMBER, "median seconds of the whole network, no channel removed, on dense kernels")]
     speedup: Annotated[
         float,
         Column(_NUMBER, "median of dense / exported seconds over the repeats; below 1 the format is slower"),
@@ -183,7 +183,7 @@ class LatencyRow:
     speedup_low: Annotated[float, Column(_NUMBER, "10th percentile of the speed-up")]
     speedup_high: Annotated[float, Column(_NUMBER, "90th percentile of the speed-up")]
     size_bytes: Annotated[int, Column(_COUNT, "size of the exported file")]
-    dense_size_bytes: Annotated[int, Column(_COUNT, "size of a file with all weights and no masks")]
+    dense_size_bytes: Annotated[int, Column(_COUNT, "size of a file with all weights of the whole network and no masks")]
     num_repeats: Annotated[int, Column(_COUNT, "number of alternating measurements of each network")]
     measured_at: Annotated[datetime, Column(_TIME, "time of the measurement, UTC")]
     torch_version: Annotated[str, Column(_TEXT, "version of torch")]
@@ -193,7 +193,7 @@ class LatencyRow:
     forward_flops: Annotated[
         float, Column(_NUMBER, "counted FLOPs of one image with masks: theory, not measured")
     ]
-    dense_forward_flops: Annotated[float, Column(_NUMBER, "counted FLOPs of one image without masks")]
+    dense_forward_flops: Annotated[float, Column(_NUMBER, "counted FLOPs of one image through the whole network without masks")]
     kernels: Annotated[
         str, Column(_TEXT, "JSON object: kernel of each weight; `dense` for layers that stay dense")
     ]

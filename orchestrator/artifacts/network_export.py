@@ -82,9 +82,12 @@ def select_networks(folder: RunFolder, *, run_keys: Sequence[str], every_seed: b
 
 
 def measure_latency(folder: RunFolder, run_key: str, request: LatencyRequest) -> Iterator[LatencyRow | Skipped]:
-    """Times one network in every format that can export it; each row is written before it is yielded."""
+    """Times one network in every format that can export it; each row is written before it is yielded.
+
+    It is compared with the whole dense network: that from which channels were removed, if any were.
+    """
     finished = finished_network(folder, run_key)
-    dense_size_bytes = len(pack(finished, finished.network.state_dict(), format="dense"))
+    dense_size_bytes = len(pack(finished.original, finished.original.network.state_dict(), format="dense"))
     with torch_threads(request.threads):
         for name in request.formats:
             chosen: Format = find("deploy.formats", name)()
@@ -108,7 +111,7 @@ def _row(
     difference = _difference(chosen, exported, finished, num_images=batch_size)
     images = finished.random_images(batch_size, seed=1).to(chosen.device, chosen.dtype)
     # A copy, because `Module.to` changes the module in place.
-    found = compare(exported.run, copy.deepcopy(finished.network).to(chosen.device, chosen.dtype), images)
+    found = compare(exported.run, copy.deepcopy(finished.original.network).to(chosen.device, chosen.dtype), images)
     return LatencyRow(
         **facts,  # type: ignore[arg-type]
         batch_size=batch_size,
@@ -119,7 +122,7 @@ def _row(
         torch_version=str(torch.__version__),
         density=finished.density,
         forward_flops=finished.forward_flops,
-        dense_forward_flops=finished.dense_forward_flops,
+        dense_forward_flops=finished.original.dense_forward_flops,
         kernels=json.dumps(exported.kernels),
         max_difference=difference,
         load=load,

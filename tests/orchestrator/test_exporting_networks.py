@@ -15,6 +15,7 @@ from pruneyard.orchestrator.artifacts import network_export as exporting
 from pruneyard.orchestrator.artifacts.reader import finished_network
 from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.reading.run_artifacts import load_network
 from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
@@ -145,6 +146,31 @@ def test_latency_measures_the_first_seed_of_each_setting_and_keeps_the_rows(
     assert {
         tuple(k) for k in kept[["run_key", "format", "batch_size"]].itertuples(index=False)
     } == rows.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_narrowed_network_is_loaded_exported_and_compared_with_the_whole_one(pruneyard: Pruneyard, tmp_path: Path) -> None:
+    """The masks of its method apply to the channels that are left."""
+    narrowed = {"narrow": {"flops": 0.5}, "grid": {"method": [{"name": "static", "density": 0.25}]}, "seeds": 1}
+    run(SPEC | narrowed | {"model": {"name": "mlp", "width": 64, "depth": 1}}, out=tmp_path / "out", local=True)
+    folder = RunFolder(tmp_path / "out")
+    key = key_of(folder, "static")
+    whole = finished_network(folder, key)
+    assert whole.blueprint.model["name"] == "narrowed"
+    images = whole.random_images(4)
+    torch.testing.assert_close(load_network(folder.path, key)(images), whole.network(images))
+    for form in ("dense", "csr", "gather"):
+        file = tmp_path / f"{form}.safetensors"
+        assert pruneyard("export", folder.path, "--network", key, "--format", form, "--out", file).code == 0
+        torch.testing.assert_close(load(file).run(images), whole.network(images))
+    result = pruneyard("latency", folder.path, "--format", "dense", "--format", "csr", "--batch-size", "1", "--json")
+    assert result.code == 0
+    macs = 64 * 64 + 64 * 10  # of the whole network
+    for row in json.loads(result.out):
+        assert row["dense_forward_flops"] == 2 * macs
+        assert row["forward_flops"] < 0.5 * 0.3 * 2 * macs
+        assert row["dense_size_bytes"] > 4 * macs > row["size_bytes"]
 
 
 @pytest.mark.usefixtures("quick")

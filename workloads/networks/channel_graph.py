@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from pruneyard.workloads.networks.attention_heads import AttentionOfHeads, can_lose_heads
 from pruneyard.workloads.networks.flops import without_storage
 from pruneyard.workloads.networks.residual import PadShortcut
 
@@ -54,12 +55,30 @@ class ChannelGraph:
     inputs: Mapping[str, Groups]
     norms: Mapping[str, Groups]
     pads: Mapping[str, Groups]  # of the outputs of shortcuts that pad channels
+    heads: Mapping[str, Groups]  # of the channels in attention, of which those of a head are one group
+    widths: Mapping[str, int]  # of the tokens that these attentions read and make
 
     @property
     def removable(self) -> list[int]:
         """The groups that can be removed, ascending."""
-        found = {int(group) for groups in self.outputs.values() for group in groups}
+        found = {int(group) for groups in self.rows.values() for group in groups}
         return sorted(found - {FIXED})
+
+    @property
+    def rows(self) -> dict[str, Groups]:
+        """`outputs`, with those of the projections of attention as `PATH.in_proj` and `PATH.out_proj`."""
+        found = dict(self.outputs)
+        for path, groups in self.heads.items():
+            found |= {f"{path}.in_proj": np.tile(groups, 3), f"{path}.out_proj": np.full(self.widths[path], FIXED)}
+        return found
+
+    @property
+    def columns(self) -> dict[str, Groups]:
+        """`inputs`, with those of the projections of attention."""
+        found = dict(self.inputs)
+        for path, groups in self.heads.items():
+            found |= {f"{path}.in_proj": np.full(self.widths[path], FIXED), f"{path}.out_proj": groups}
+        return found
 
 
 def channel_graph(network: nn.Module, image_shape: tuple[int, ...]) -> ChannelGraph:
@@ -78,7 +97,7 @@ def channel_graph(network: nn.Module, image_shape: tuple[int, ...]) -> ChannelGr
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(module, PadShortcut) or super().is_leaf_module(module, module_qualified_name)
+        return isinstance(module, PadShortcut | AttentionOfHeads) or super().is_leaf_module(module, module_qualified_name)
 
 
 @dataclass(frozen=True)
@@ -97,7 +116,8 @@ class _Propagation(fx.Interpreter):
         super().__init__(traced)
         self.extra_traceback = False  # it would be added to messages
         self._joined = [FIXED]  # by group: another group that it was joined with, or itself
-        self._layers: dict[str, dict[str, Groups]] = {"outputs": {}, "inputs": {}, "norms": {}, "pads": {}}
+        self._layers: dict[str, dict[str, Groups]] = {"outputs": {}, "inputs": {}, "norms": {}, "pads": {}, "heads": {}}
+        self._widths: dict[str, int] = {}
 
     def result(self) -> ChannelGraph:
         """Returns the groups after all joins."""
@@ -105,7 +125,8 @@ class _Propagation(fx.Interpreter):
             **{
                 part: {path: np.array([self._root(int(group)) for group in groups]) for path, groups in layers.items()}
                 for part, layers in self._layers.items()
-            }
+            },
+            widths=self._widths,
         )
 
     def run_node(self, n: fx.Node) -> Any:
@@ -127,7 +148,10 @@ class _Propagation(fx.Interpreter):
         if not values and n.target is not torch.cat:
             return _Value(result) if isinstance(result, Tensor) else result
         if n.op == "call_module":
-            return self._of_module(str(n.target), self.fetch_attr(str(n.target)), values[0], result)
+            module = self.fetch_attr(str(n.target))
+            if isinstance(module, nn.MultiheadAttention | AttentionOfHeads):
+                self._record_heads(str(n.target), module, args, kwargs)
+            return self._of_module(str(n.target), module, values[0], result)
         return self._of_function(n, args, kwargs, result)
 
     def _of_module(self, path: str, module: nn.Module, value: _Value, result: Any) -> Any:
@@ -145,7 +169,7 @@ class _Propagation(fx.Interpreter):
             padded[: module.before], padded[len(padded) - module.after :] = self._new(module.before), self._new(module.after)
             self._record("pads", path, padded)
             return _Value(result, padded, value.axis)
-        if isinstance(module, nn.MultiheadAttention):
+        if isinstance(module, nn.MultiheadAttention | AttentionOfHeads):
             self._fix(value)
             outputs, attention = result
             return _Value(outputs, self._fixed(outputs.shape[-1]), outputs.ndim - 1), attention
@@ -155,6 +179,13 @@ class _Propagation(fx.Interpreter):
         if isinstance(module, _BY_CHANNEL):
             return _Value(result, value.groups, value.axis)
         raise UntraceableError(f"{path} is a {type(module).__name__}, through which channels cannot be followed")
+
+    def _record_heads(self, path: str, module: nn.MultiheadAttention | AttentionOfHeads, args: Any, kwargs: Any) -> None:
+        """Starts a group for each head of an attention from which heads can be removed: self-attention without masks."""
+        is_plain = len(args) == 3 and args[0] is args[1] is args[2] and kwargs.keys() <= {"need_weights"}
+        if is_plain and (isinstance(module, AttentionOfHeads) or can_lose_heads(module)):
+            self._widths[path] = args[0].tensor.shape[-1]
+            self._record("heads", path, self._new(module.num_heads).repeat(module.head_dim))
 
     def _of_layer(self, path: str, layer: nn.Conv2d | nn.Linear, value: _Value, result: Tensor) -> _Value:
         assert value.groups is not None

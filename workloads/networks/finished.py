@@ -1,7 +1,7 @@
 """A finished network for inference: the rebuilt model with its trained weights, zero outside their masks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -72,6 +72,14 @@ class Blueprint:
                 f"model is {dict(self.model)}, which does not fit that model: {error}"
             ) from error
 
+    @property
+    def original(self) -> "Blueprint":
+        """Returns the blueprint of the network from which channels were removed; the same one if none were."""
+        model = self.model
+        while model.get("name") == "narrowed":
+            model = model["base"]
+        return self if model is self.model else replace(self, model=dict(model))
+
     def empty_network(self) -> nn.Module:
         """Returns the network in evaluation mode on the meta device, without sampling or storing weights.
 
@@ -127,6 +135,21 @@ class FinishedNetwork:
         choose_prunable(network, blueprint.prunable)
         load_weights(network, applied)
         return cls(blueprint=blueprint, network=network, masks=dict(masks))
+
+    @cached_property
+    def original(self) -> "FinishedNetwork":
+        """The whole dense network whose speed and size this one is compared with.
+
+        It is this one, unless channels were removed: then the network from which they were, with random weights, as its trained
+        ones are not kept.
+        """
+        blueprint = self.blueprint.original
+        if blueprint is self.blueprint:
+            return self
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = blueprint.builder.build(image_shape=blueprint.image_shape, num_classes=blueprint.num_outputs)
+        return FinishedNetwork(blueprint=blueprint, network=network.eval().requires_grad_(False), masks={})
 
     @cached_property
     def layers(self) -> Mapping[str, nn.Module]:

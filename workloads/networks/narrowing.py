@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pruneyard.workloads.networks.attention_heads import AttentionOfHeads
 from pruneyard.workloads.networks.channel_graph import FIXED, ChannelGraph, channel_graph
 from pruneyard.workloads.networks.residual import PadShortcut
 
@@ -17,7 +18,7 @@ Channels = Mapping[str, Sequence[int]]
 
 def kept_channels(graph: ChannelGraph, removed: Collection[int]) -> dict[str, tuple[int, ...]]:
     """Returns the channels that are left when groups are removed."""
-    kept = {path: ~np.isin(groups, list(removed)) for path, groups in graph.outputs.items()}
+    kept = {path: ~np.isin(groups, list(removed)) for path, groups in graph.rows.items()}
     return {path: tuple(np.flatnonzero(rows).tolist()) for path, rows in kept.items() if not rows.all()}
 
 
@@ -26,11 +27,11 @@ def removed_groups(graph: ChannelGraph, channels: Channels) -> set[int]:
 
     Raises `ValueError` if these are not the channels of a network from which whole groups were removed.
     """
-    removed: set[int] = set()
+    removed, rows = set[int](), graph.rows
     for path, kept in channels.items():
-        if path not in graph.outputs:
-            raise ValueError(f"channels has {path}; the layers are {', '.join(graph.outputs)}")
-        removed |= set(np.delete(graph.outputs[path], list(kept)).tolist())
+        if path not in rows:
+            raise ValueError(f"channels has {path}; the layers are {', '.join(rows)}")
+        removed |= set(np.delete(rows[path], list(kept)).tolist())
     if FIXED in removed or kept_channels(graph, removed) != {path: tuple(kept) for path, kept in channels.items()}:
         raise ValueError("channels do not fit: some of them must stay, or be removed together with others")
     return removed
@@ -46,10 +47,18 @@ def without_groups(network: nn.Module, graph: ChannelGraph, removed: Collection[
     """Returns a copy of a network without the groups; every layer must keep a channel."""
     smaller = copy.deepcopy(network)
     groups = list(removed)
-    for path, of_outputs in graph.outputs.items():
-        layer = smaller.get_submodule(path)
-        _keep(layer, ("weight", "bias"), ~np.isin(of_outputs, groups), axis=0)
-    for path, of_inputs in graph.inputs.items():
+    heads = {path for path, of_heads in graph.heads.items() if np.isin(of_heads, groups).any()}
+    for path in heads:
+        attention = smaller.get_submodule(path)
+        if isinstance(attention, nn.MultiheadAttention):
+            smaller.set_submodule(path, AttentionOfHeads.of(attention))
+    projections = {f"{path}.{name}" for path in graph.heads.keys() - heads for name in ("in_proj", "out_proj")}
+    for path, of_outputs in graph.rows.items():
+        if path not in projections:
+            _keep(smaller.get_submodule(path), ("weight", "bias"), ~np.isin(of_outputs, groups), axis=0)
+    for path, of_inputs in graph.columns.items():
+        if path in projections:
+            continue
         _keep(smaller.get_submodule(path), ("weight",), ~np.isin(of_inputs, groups), axis=1)
     for path, of_norm in graph.norms.items():
         names = ("weight", "bias", "running_mean", "running_var")
@@ -66,14 +75,14 @@ def masks_without_groups(
 ) -> dict[str, Tensor]:
     """Returns masks with which the network computes what it computes without the groups: nothing reads them, nothing makes them.
 
-    weights: those of convolutions and linear layers, by parameter name.
+    weights: those of convolutions, linear layers and attention, by parameter name.
     """
-    groups, masks = list(removed), {}
+    groups, masks, of_rows, of_columns = list(removed), {}, graph.rows, graph.columns
     for name, weight in weights.items():
-        path = name.removesuffix(".weight")
+        path = name.removesuffix(".weight").removesuffix("_weight")
         rows, columns = (
             torch.from_numpy(~np.isin(found.get(path, np.full(size, FIXED)), groups))
-            for found, size in ((graph.outputs, weight.shape[0]), (graph.inputs, weight.shape[1]))
+            for found, size in ((of_rows, weight.shape[0]), (of_columns, weight.shape[1]))
         )
         mask = rows[:, None] & columns[None]
         masks[name] = mask.reshape(*mask.shape, *(1,) * (weight.ndim - 2)).expand(weight.shape).contiguous()

@@ -8,7 +8,7 @@ Reference: Wang, Rieck et al. 2024, Structurally Prune Anything: Any Architectur
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -111,10 +111,10 @@ class GivenWeights(InitialWeights):
 def group_magnitudes(network: nn.Module, graph: ChannelGraph) -> dict[int, float]:
     """Returns the importance of every group that can be removed, by its number; 1 is that of an average channel."""
     found: dict[int, list[float]] = {group: [] for group in graph.removable}
-    for side, axis in ((graph.outputs, 0), (graph.inputs, 1)):
+    weights = dict(network.named_parameters())
+    for side, axis in ((graph.rows, 0), (graph.columns, 1)):
         for path, groups in side.items():
-            weight = network.get_submodule(path).weight
-            assert isinstance(weight, Tensor)
+            weight = weights[_weight_name(path, weights)]
             magnitudes = weight.detach().double().abs().transpose(0, axis).flatten(1).mean(1)
             mean = magnitudes.mean().clamp(min=torch.finfo(torch.float64).tiny)
             for group in np.unique(groups).tolist():
@@ -123,21 +123,31 @@ def group_magnitudes(network: nn.Module, graph: ChannelGraph) -> dict[int, float
     return {group: sum(values) / len(values) for group, values in found.items()}
 
 
+def _weight_name(path: str, names: Collection[str]) -> str:
+    """Returns the name of the weight of a layer, or of a projection of torch's attention, among names of parameters."""
+    return f"{path}.weight" if f"{path}.weight" in names or f"{path}_weight" not in names else f"{path}_weight"
+
+
 class _Size:
     """The FLOPs of a network while groups are removed from it."""
 
     def __init__(self, graph: ChannelGraph, macs: Mapping[str, int]) -> None:
         self._counts = [  # of both sides of every layer: how many channels each group has
-            {path: Counter(groups.tolist()) for path, groups in side.items()} for side in (graph.outputs, graph.inputs)
+            {path: Counter(groups.tolist()) for path, groups in side.items()} for side in (graph.rows, graph.columns)
         ]
-        self._left = [{path: len(groups) for path, groups in side.items()} for side in (graph.outputs, graph.inputs)]
-        self._per_weight = {path: macs.get(f"{path}.weight", 0) / self._area(path) for path in graph.outputs}
-        self._rest = sum(macs.values()) - sum(macs.get(f"{path}.weight", 0) for path in graph.outputs)
+        self._left = [{path: len(groups) for path, groups in side.items()} for side in (graph.rows, graph.columns)]
+        own = {path: macs.get(_weight_name(path, macs), 0) for path in graph.rows}
+        self._per_weight = {path: count / self._area(path) for path, count in own.items()}
+        # A channel of a head multiplies all tokens with all tokens twice: for its queries and keys, and for its values.
+        self._per_head_channel = {f"{path}.out_proj": 2 * self._per_weight[f"{path}.in_proj"] ** 2 for path in graph.heads}
+        products = sum(count * self._left[1][path] for path, count in self._per_head_channel.items())
+        self._rest = sum(macs.values()) - sum(own.values()) - products
 
     @property
     def flops(self) -> float:
         """FLOPs of a forward pass of one input."""
-        return 2 * (self._rest + sum(self._per_weight[path] * self._area(path) for path in self._per_weight))
+        of_weights = sum(count * self._area(path) for path, count in self._per_weight.items())
+        return 2 * (self._rest + of_weights + sum(count * self._left[1][path] for path, count in self._per_head_channel.items()))
 
     def remove(self, group: int) -> bool:
         """Removes a group unless a layer would lose its last channel; returns whether it did."""

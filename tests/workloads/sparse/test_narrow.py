@@ -20,6 +20,7 @@ from pruneyard.workloads.models.resnet50 import ResNet50
 from pruneyard.workloads.models.vgg11 import Vgg11
 from pruneyard.workloads.models.vit_tiny import ViTTiny
 from pruneyard.workloads.models.wrn22_2 import Wrn22x2
+from pruneyard.workloads.networks.attention_heads import AttentionOfHeads
 from pruneyard.workloads.networks.channel_graph import FIXED, UntraceableError, channel_graph
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
 from pruneyard.workloads.networks.flops import forward_flops, network_macs
@@ -71,7 +72,8 @@ def test_masked_and_smaller_network_have_equal_logits(name: str) -> None:
     network = network_of(MODELS[name])
     graph, removed = Narrow(flops=0.6).removed(network, IMAGE, seed=0)
     smaller = without_groups(network, graph, removed)
-    traced = {name: w for name, w in prunable_weights(network).items() if name.removesuffix(".weight") in graph.outputs}
+    paths = {name: name.removesuffix(".weight").removesuffix("_weight") for name in prunable_weights(network)}
+    traced = {name: network.get_parameter(name) for name, path in paths.items() if path in graph.rows}
     masks = masks_without_groups(traced, graph, removed)
     with torch.no_grad():
         for key, mask in masks.items():
@@ -114,6 +116,38 @@ def test_what_layer_norm_or_attention_reads_is_fixed() -> None:
     assert set(graph.outputs["embedding.patches"].tolist()) == {FIXED}
     assert set(graph.outputs["block1.mlp.3"].tolist()) == {FIXED}
     assert FIXED not in graph.outputs["block1.mlp.0"]
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_attention_of_heads_computes_what_attention_computes(need_weights: bool) -> None:
+    attention = nn.MultiheadAttention(12, 3, batch_first=True, dtype=torch.float64)
+    tokens = torch.randn(2, 5, 12, dtype=torch.float64)
+    expected, weights = attention(tokens, tokens, tokens, need_weights=need_weights)
+    found, found_weights = AttentionOfHeads.of(attention)(tokens, tokens, tokens, need_weights=need_weights)
+    torch.testing.assert_close(found, expected)
+    assert (found_weights is None) == (weights is None)
+    if weights is not None:
+        torch.testing.assert_close(found_weights, weights)
+
+
+def test_heads_are_removed_as_a_whole_and_at_least_one_stays() -> None:
+    """The FLOPs while groups are removed are those of the smaller network: products of activations are fewer too."""
+    network = network_of(ViTTiny(width=24, depth=2, heads=4))
+    graph = channel_graph(network, IMAGE)
+    heads = sorted({*graph.heads["block1.attention"].tolist()})
+    assert len(heads) == 4
+    narrow = Narrow(flops=0.3)
+    _, removed = narrow.removed(network, IMAGE, seed=0)
+    smaller = without_groups(network, graph, removed)
+    left = [block.attention.num_heads for block in (smaller.block1, smaller.block2)]
+    assert all(1 <= num < 4 for num in left)
+    flops = [forward_flops(network_macs(each, IMAGE), {}) for each in (network, smaller)]
+    assert 0.2 < flops[1] / flops[0] <= 0.3
+    again = channel_graph(smaller, IMAGE)
+    assert len({*again.heads["block1.attention"].tolist()}) == left[0]
+    assert torch.equal(outputs(without_groups(smaller, again, set())), outputs(smaller))
+    one_less = without_groups(network, graph, {heads[1]})
+    assert [block.attention.num_heads for block in (one_less.block1, one_less.block2)] == [3, 4]
 
 
 def test_importance_by_hand() -> None:
@@ -177,7 +211,11 @@ def test_all_of_it_and_too_little() -> None:
         Narrow(flops=0.001).removed(network, (4,), seed=0)
 
 
-@pytest.mark.parametrize("model", [Mlp(width=24), ConvNet(width=8, depth=2), ResNet20()], ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize(
+    "model",
+    [Mlp(width=24), ConvNet(width=8, depth=2), ResNet20(), ViTTiny(width=16, depth=1, heads=4)],
+    ids=lambda model: type(model).__name__,
+)
 def test_the_artifact_of_the_smaller_network_is_read_again(model: Any, tmp_path: Path) -> None:
     """From the weights and a blueprint that has gone through JSON's types; the logits are those of the run."""
     data = Digits(max_train=100, max_test=40).load()

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 
 from pruneyard.workloads.execution.stored_weight import StoredWeight
 from pruneyard.workloads.masks.index_moves import move_between_layers
-from pruneyard.workloads.masks.sparse_index import SparseIndex
+from pruneyard.workloads.masks.sparse_index import Mask, SparseIndex
 from pruneyard.workloads.sparse.update_schedule import LastingSchedule
 from pruneyard.workloads.sparse.updater import RandomStart, gradient_magnitudes, in_module_order
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
@@ -48,7 +48,8 @@ class DSLRec(RandomStart):
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Returns masks with as many active weights in all, moved between and within layers."""
-        active = dict(in_module_order({**state.masks, **state.indices}, context))
+        masks_and_indices: dict[str, Mask] = {**state.masks, **state.indices}
+        active = dict(in_module_order(masks_and_indices, context))
         indices = {name: mask if isinstance(mask, SparseIndex) else SparseIndex.of_mask(mask) for name, mask in active.items()}
         num_active = sum(index.num_active for index in indices.values())
         fraction = self.drop_fraction * self.schedule.factor(context.step, num_steps=context.num_steps)
