@@ -70,5 +70,7 @@ def _table(study: Study, cells: pd.DataFrame, measures: list[str]) -> Table:
         numbers = zip(values[measure], values[f"{measure}_low"], values[f"{measure}_high"], strict=True)
         estimates = [formats.estimate(mean, low, high) for mean, low, high in numbers]
         columns.append([Value(text=text, half=half) for text, half in estimates])
-    headers = [*label_headers(study), *map(measure_title, measures)]
+    # A split such as `path_matched` is read as words.
+    titles = [measure_title("/".join((split.replace("_", " "), name))) for split, _, name in (m.partition("/") for m in measures)]
+    headers = [*label_headers(study), *titles]
     return Table(headers=headers, num_labels=len(label_headers(study)), rows=list(zip(*columns, strict=True)))
