@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from pruneyard.cluster.loopback import loopback_environment
 from pruneyard.orchestrator.errors import RankDiedError, RankFailedError
+from pruneyard.orchestrator.execution.process_state import ProcessSnapshot
 from pruneyard.orchestrator.execution.worker import train_as_rank
 from pruneyard.orchestrator.execution.worker_group import (
     COLLECTIVE_TIMEOUT_S,
@@ -32,7 +33,7 @@ from pruneyard.orchestrator.spec.job import Job, Resources
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.ranks import DistributedRanks
 from pruneyard.workloads.user_code.shipping import install, shipment
-from pruneyard.workloads.workload import Context, Progress
+from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
 _RUN_WORKER = "import sys; from pruneyard.orchestrator.local_backend.worker_processes import main; main(int(sys.argv[1]))"
 
@@ -41,25 +42,27 @@ SHUTDOWN_TIMEOUT_S = 30.0  # after the last message, or after another process ha
 
 @dataclass(kw_only=True)
 class LocalWorkers(MultiWorkerGroup):
-    """Runs each job in new local processes, one per rank.
+    """Runs each job in local processes, one per rank, which serve job after job; after a crash or an error they start anew.
 
     data: data sets that are loaded already. should_stop: must work in another process.
     """
 
     data: Mapping[Source, Dataset]
     should_stop: Callable[[], bool]
+    _idle: "list[_Process]" = field(default_factory=list, init=False)
+    _user_code: bytes = field(default=b"", init=False)
 
     def run(self, job: Job, context: Context) -> Iterator[Progress]:
-        """Runs the job on all ranks and yields what rank 0 reports. Closing the iterator ends the ranks.
+        """Runs the job on all ranks and yields what rank 0 reports. Closing the iterator ends the job on all ranks.
 
         Raises `RankFailedError` with the traceback of the first rank that raised, and `RankDiedError` if a process crashed.
         """
         with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
-            ranks = [_Process.start() for _ in range(self.num_workers)]
+            ranks = self._processes()
+            can_serve_again = False
             try:
-                user_code = shipment()
                 for rank, process in enumerate(ranks):
-                    process.pipe.send_bytes(user_code)
+                    process.is_idle = False
                     process.pipe.send_bytes(
                         serialize(self._worker_init(job, context, rank, Path(folder) / "rendezvous"))
                     )
@@ -67,15 +70,40 @@ class LocalWorkers(MultiWorkerGroup):
                     progress = self._next_progress(ranks)
                     yield progress
                     if progress.outcome is not None:
-                        return
+                        break
                     pausing = context.should_pause()
                     for process in ranks:
                         process.release_barrier(pausing)
+                can_serve_again = True
+            except (GeneratorExit, InterruptedJobError) as end:
+                if isinstance(end, GeneratorExit) and progress.outcome is None:  # the ranks wait at the barrier after it
+                    for process in ranks:
+                        process.release_barrier(None)
+                can_serve_again = True
+                raise
             finally:
-                _shut_down(ranks)
+                if can_serve_again and _all_idle(ranks):
+                    self._idle = ranks
+                else:
+                    _shut_down(ranks)
 
     def close(self) -> None:
-        """Does nothing: the processes of a job end with it."""
+        """Ends the processes that wait for a next job."""
+        ranks, self._idle = self._idle, []
+        _shut_down(ranks)
+
+    def _processes(self) -> "list[_Process]":
+        """Returns the processes of the job before, if all still run and know the user's code, or new ones."""
+        user_code = shipment()
+        ranks, self._idle = self._idle, []
+        if ranks and user_code == self._user_code and all(process.popen.poll() is None for process in ranks):
+            return ranks
+        _shut_down(ranks)
+        self._user_code = user_code
+        ranks = [_Process.start() for _ in range(self.num_workers)]
+        for process in ranks:
+            process.pipe.send_bytes(user_code)
+        return ranks
 
     def _worker_init(self, job: Job, context: Context, rank: int, rendezvous_file: Path) -> "WorkerInit":
         task = self.task(job, context, self.should_stop)
@@ -88,13 +116,14 @@ class LocalWorkers(MultiWorkerGroup):
     def _next_progress(self, ranks: "list[_Process]") -> Progress:
         """Returns the next progress that rank 0 reports."""
         while True:
-            ready = wait([process.pipe for process in ranks if not process.has_ended])
+            ready = wait([process.pipe for process in ranks if not process.is_idle])
             for rank, process in enumerate(ranks):
                 if process.pipe not in ready:
                     continue
                 message = process.receive(rank)
                 if isinstance(message, Failed):
                     self._raise_cause(message, ranks)
+                process.is_idle = isinstance(message, Idle)
                 self.update(message)
                 if (progress := progress_or_raise(message)) is not None:
                     return progress
@@ -125,9 +154,14 @@ def deserialize(content: bytes) -> Any:
     return torch.load(io.BytesIO(content), weights_only=False)
 
 
+@dataclass(frozen=True)
+class Idle:
+    """The message of a rank that its job has ended, and that it waits for the next one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerInit:
-    """The second message to a worker process; the first is the user's code.
+    """The message to a worker process that starts a job; the first message of all is the user's code.
 
     torch.distributed initializes itself over `rendezvous_file`.
     """
@@ -145,7 +179,7 @@ class _Process:
 
     popen: "subprocess.Popen[bytes]"
     pipe: Connection
-    has_ended: bool = False
+    is_idle: bool = True
 
     @classmethod
     def start(cls) -> "_Process":
@@ -164,21 +198,18 @@ class _Process:
         return cls(popen, Connection(ours.detach()))
 
     def receive(self, rank: int) -> Any:
-        """Returns the next message, or None if a rank other than 0 has exited normally.
-
-        Such a rank may exit before the last message of rank 0 was received. Raises `RankDiedError` for any other end.
-        """
+        """Returns the next message. Raises `RankDiedError` if the process has ended."""
         try:
             return deserialize(self.pipe.recv_bytes())
         except (EOFError, ConnectionResetError):
             status = self.popen.wait(timeout=SHUTDOWN_TIMEOUT_S)
-            if status or rank == 0:
-                raise RankDiedError(f"rank {rank} died, with status {status}") from None
-            self.has_ended = True
-            return None
+            raise RankDiedError(f"rank {rank} died, with status {status}") from None
 
-    def release_barrier(self, pausing: bool) -> None:
-        """Lets the rank continue or pause. The end of its process is noticed by `receive`, so a broken pipe is ignored."""
+    def release_barrier(self, pausing: bool | None) -> None:
+        """Lets the rank continue or pause, or end its job where it is None.
+
+        The end of its process is noticed by `receive`, so a broken pipe is ignored.
+        """
         try:
             self.pipe.send(pausing)
         except OSError:
@@ -190,6 +221,25 @@ class _Process:
             return self.popen.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
             return 0
+
+
+def _all_idle(ranks: list[_Process]) -> bool:
+    """Waits until all ranks have ended their job; returns False if one raised or crashed, or takes too long."""
+    until = time.monotonic() + SHUTDOWN_TIMEOUT_S
+    while busy := [process for process in ranks if not process.is_idle]:
+        ready = wait([process.pipe for process in busy], timeout=max(0.0, until - time.monotonic()))
+        if not ready:
+            return False
+        for rank, process in enumerate(ranks):
+            if process.pipe in ready:
+                try:
+                    message = process.receive(rank)
+                except RankDiedError:
+                    return False
+                if isinstance(message, Failed):
+                    return False
+                process.is_idle = isinstance(message, Idle)
+    return True
 
 
 def _shut_down(ranks: list[_Process]) -> None:
@@ -230,11 +280,22 @@ class _PipeChannel:
 
 
 def main(handle: int) -> None:
-    """Runs one rank. handle: the file descriptor of its end of the pipe."""
+    """Runs one rank of job after job, until the trial closes the pipe. handle: the file descriptor of its end of the pipe."""
     pipe = Connection(handle)
-    # First: the job may be of classes that are found only then.
+    # First: the jobs may be of classes that are found only then.
     install(pipe.recv_bytes())
-    init: WorkerInit = deserialize(pipe.recv_bytes())
+    process = ProcessSnapshot.capture()
+    while True:
+        try:
+            init: WorkerInit = deserialize(pipe.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            return
+        process.restore(threads=init.resources.cpus)
+        _run_job(init, pipe)
+        _PipeChannel(pipe).send(Idle())
+
+
+def _run_job(init: WorkerInit, pipe: Connection) -> None:
     gpus, rank = init.resources.gpus, init.rank
     # With a fraction, consecutive ranks share a GPU: 0.5 puts ranks 0 and 1 on GPU 0.
     device = torch.device("cuda", int(rank * gpus)) if gpus else torch.device("cpu")

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.local_backend.worker_processes import _Process
 from pruneyard.orchestrator.results import GracefulInterrupt, Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
@@ -74,6 +75,29 @@ def test_two_workers_make_what_one_makes_and_run_nothing_twice(two_workers: Path
     second_call = run(SPEC, tmp_path, local=True)
     assert list(second_call.runs()["num_workers"]) == [1], "a finished run of one worker is as good as one of two"
     assert list(second_call.runs()["attempt"]) == [1]
+
+
+def test_processes_serve_trial_after_trial_also_after_one_that_was_stopped_early(
+    two_workers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes serve all trials, and the numbers are those of new processes."""
+    started: list[_Process] = []
+    start = _Process.start
+    monkeypatch.setattr(_Process, "start", lambda: started.append(start()) or started[-1])
+    stopping = {"name": "median", "metric": "val/accuracy", "grace": 0.3, "min_others": 1}
+    grid = {"optimizer.lr": [0.1, 1e-9]}
+    # The second rate learns nothing, so its trial is stopped early; the last trial is that of `two_workers`.
+    first = {**SPEC, "grid": grid, "scheduler": stopping, "seeds": [7]}
+    spec = {"name": "pair", "stages": {"first": first, "last": {key: table for key, table in SPEC.items() if key != "name"}}}
+    spec["stages"]["first"].pop("name")
+    results = run(spec, tmp_path, local=True)
+    assert results.runs()["status"].value_counts().to_dict() == {"COMPLETED": 2, "PRUNED": 1}
+    assert len(started) == 2
+    (key,) = Results(two_workers).runs()["run_key"]
+    for file in ("model", "masks"):
+        ours = load_file(RunFolder(tmp_path).artifact(key) / f"{file}.safetensors")
+        for name, tensor in ours.items():
+            assert tensor.tobytes() == tensors(two_workers)[f"{file}/{name}"].tobytes(), name
 
 
 def call_when(condition: Callable[[], bool], function: Callable[[], object]) -> threading.Thread:

@@ -1,6 +1,8 @@
 """The packaged chain `whole-story`, in a reduced form: nothing runs twice, and a change runs what depends on it."""
 
+import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,12 @@ import pytest
 from killed_driver import KillingDisplay
 
 from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.planning.stage_graph import stage_graph
 from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.orchestrator.spec.overrides import parse_assignment
+from pruneyard.orchestrator.spec.yaml_document import read_text
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
@@ -22,6 +29,27 @@ REDUCED: dict[str, Any] = {
     **{f"{name}.method.corruptions": ["rotation"] for name in ("shift-real", "shift-synthetic", "shift-soups")},
 }
 DEPENDS_ON_REAL = ("real", "siblings", "soups", "trust-real", "trust-soups", "shift-real", "shift-soups")
+
+
+@pytest.mark.slow
+def test_the_form_for_cifar10_that_its_comment_gives_is_valid_and_planned(tmp_path: Path) -> None:
+    """The options of the comment are read from the packaged file, so they cannot go stale."""
+    comment = [line.removeprefix("#") for line in read_text("whole-story")[0].splitlines() if line.startswith("#")]
+    words = shlex.split(" ".join(comment).partition("CIFAR-10:")[2])
+    changes = dict(parse_assignment(text, option=option) for option, text in batched(words) if option == "--set")
+    assert len(changes) == 8
+    plan = make_plan(load_spec("whole-story", overrides=changes), RunFolder(tmp_path))
+    per_stage = {node.name: (node.num_jobs, node.counts) for node in stage_graph(plan)}
+    as_packaged = stage_graph(make_plan(load_spec("whole-story"), RunFolder(tmp_path)))
+    assert per_stage == {node.name: (node.num_jobs, {"missing": node.num_jobs}) for node in as_packaged}
+    kinds = {node.kind for node in as_packaged}
+    assert kinds == {"distill", "sparse", "merge", "calibrate", "probe"}
+    data = {job.resolved["data"]["name"] for job in plan.spec.jobs if job.stage in ("distil", "real")}
+    assert data == {"cifar10"}
+
+
+def batched(words: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(words[::2], words[1::2], strict=True))
 
 
 @pytest.fixture(scope="module")
