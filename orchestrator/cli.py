@@ -26,6 +26,7 @@ VERBS = {
     "watch": "Serve the page on this machine, updating while a study runs.",
     "compare": "Compare all settings with a baseline, paired by seed; gates for CI.",
     "analyze": "Importances, aggregates, time to a target, variances, fronts.",
+    "claims": "Say what runs show of papers' claims, with a verdict for each.",
     "figure": "Write one chart as SVG, PDF or PNG.",
     "export": "Print tables as CSV, Markdown or LaTeX, or write a finished network to a file.",
     "latency": "Measure the latency of finished networks, sparse against dense, on this machine.",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection
 
-from pruneyard.reports import probe_glossary
+from pruneyard.reports import mechanism_glossary, probe_glossary
 
 LARGER_IS_BETTER = {
     "accuracy": True,
@@ -80,6 +80,7 @@ _BOUNDS = dict.fromkeys(LARGER_IS_BETTER, (0.0, 1.0)) | {
     "hlr": (-1.0, 1.0),
     "ior": (-1.0, 1.0),
     **probe_glossary.BOUNDS,
+    **mechanism_glossary.BOUNDS,
 }
 
 METRICS = {
@@ -208,6 +209,7 @@ METRICS = {
     "interval_width": "Mean width of the nodes' jackknife intervals, clipped to [0, 1].",
     "accuracy_sd": "Standard deviation of accuracy over the networks trained on one synthetic set, if there are several.",
     **probe_glossary.METRICS,
+    **mechanism_glossary.METRICS,
 }
 """Definition of every metric, by its name in the `metrics` table."""
 
@@ -287,6 +289,7 @@ TITLES = {
     "accuracy_sd": "SD of accuracy",
     "explored": "explored weights",
     **probe_glossary.TITLES,
+    **mechanism_glossary.TITLES,
 }
 """Display name of every metric, as tables and figures print it."""
 

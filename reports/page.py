@@ -13,6 +13,7 @@ from pruneyard.reports.charts.figure import Figure, embeddable_json, script_bund
 from pruneyard.reports.claims.section import claims_section
 from pruneyard.reports.comparison_section import comparisons
 from pruneyard.reports.durable import write_durably
+from pruneyard.reports.evidence.section import evidence_section
 from pruneyard.reports.further_table import further_table
 from pruneyard.reports.gallery import gallery
 from pruneyard.reports.layout import RunFolder
@@ -89,6 +90,7 @@ def render(study: Study, *, live: str = "", remark: str = "") -> str:
         num_runs=len(study.labelled),
         failures=tables.failures(study)[: tables.MAX_FAILURES],
         claims=claims_section(study),
+        evidence=evidence_section(study),
         trust=trust,
         probes=probes,
         merges=merge_tables(study),

@@ -125,12 +125,29 @@ class StatelessObjective:
         return memory
 
 
+MEASURED = "measured/"
+"""Prefix of the scalars in the state of a plug-in that are reported as metrics of the split `train`, without it."""
+
+
+def measured(tensors: Tensors) -> dict[str, float]:
+    """Returns the scalars of a plug-in's state that are metrics, by their names without the prefix."""
+    return {name.removeprefix(MEASURED): float(t) for name, t in tensors.items() if name.startswith(MEASURED)}
+
+
 @dataclass(frozen=True)
 class RuleState:
-    """The state of a gradient rule, stored in checkpoints. `numbers` are reported as metrics of the split `train`."""
+    """The state of a gradient rule, stored in checkpoints.
+
+    `numbers`, and the scalars whose names begin with `measured/`, are reported as metrics of the split `train`.
+    """
 
     tensors: Tensors = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All that is reported, by name; reading it waits for the device."""
+        return {**self.numbers, **measured(self.tensors)}
 
 
 class Gradient(NamedTuple):

@@ -13,6 +13,7 @@ from click.shell_completion import get_completion_class
 
 from pruneyard.orchestrator.commands import result_verbs
 from pruneyard.orchestrator.commands.cache_verbs import cache_verbs
+from pruneyard.orchestrator.commands.claims_verb import claims_verb
 from pruneyard.orchestrator.commands.options import (
     FOLDER,
     BatchSizes,
@@ -217,14 +218,8 @@ def _wait() -> click.Command:
 
 
 def _stop() -> click.Command:
-    grace = option(
-        "--grace",
-        type=click.FloatRange(min=0),
-        default=120.0,
-        show_default=True,
-        metavar="S",
-        help="Seconds to wait for its checkpoints.",
-    )
+    help = "Seconds to wait for its checkpoints."
+    grace = option("--grace", type=click.FloatRange(min=0), default=120.0, show_default=True, metavar="S", help=help)
     text = "Stop JOB gracefully: running trials write a checkpoint and end as INTERRUPTED. Submit again to resume."
     return _command("stop", [job_argument(), server_option(), grace], text)
 
@@ -292,6 +287,7 @@ _DECLARATIONS: dict[str, Callable[[], click.Command]] = {
     "watch": result_verbs.watch,
     "compare": result_verbs.compare,
     "analyze": result_verbs.analyze,
+    "claims": claims_verb,
     "figure": result_verbs.figure,
     "export": result_verbs.export,
     "latency": _latency,

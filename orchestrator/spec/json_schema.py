@@ -64,7 +64,14 @@ def _kind_schema(kind: str) -> dict[str, Any]:
         "description": "tables that replace those of the spec, several at once; crossed with the grid",
         "items": variant,
     }
-    axes = {"variants": variants, "grid": grid, "search": table_schema(Search)}
+    settings = {
+        "type": "object",
+        "description": "take all tables from the best runs of an earlier stage or folder, for fresh seeds",
+        "properties": {name: _REFERENCE[name] for name in ("from", "where", "best")},
+        "required": ["from"],
+        "additionalProperties": False,
+    }
+    axes = {"variants": variants, "grid": grid, "search": table_schema(Search), "settings": settings}
     properties = {**header["properties"], **job["properties"], "kind": {"const": kind}, PLUGINS: PLUGIN_FILES, **axes}
     return {
         "title": kind,

@@ -9,6 +9,7 @@ from typing import Any
 from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
 from pruneyard.orchestrator.spec.best_runs import RunResults
 from pruneyard.orchestrator.spec.changed_code import refuse_changed_code
+from pruneyard.orchestrator.spec.chosen_settings import KEY
 from pruneyard.orchestrator.spec.codec import hints_of, old_keys_of, short_json
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.overrides import apply_overrides
@@ -148,7 +149,8 @@ def _load_stages(
     problems = _invalid_stage_names(document, stages) + _unused_keys(document, shared, stages)
     stages_so_far: list[Stage] = []
     for name, table in stages.items():
-        inherited = {key: value for key, value in shared.items() if key in SHARED_KEYS or key in _job_fields(table.get("kind"))}
+        fields = frozenset() if KEY in table else _job_fields(table.get("kind"))  # chosen settings have all tables already
+        inherited = {key: value for key, value in shared.items() if key in SHARED_KEYS or key in fields}
         prefix = f"{name}."
         stage_overrides = {key.removeprefix(prefix): value for key, value in overrides.items() if key.startswith(prefix)}
         stage_axes = {key.removeprefix(prefix): value for key, value in axes.items() if key.startswith(prefix)}

@@ -171,6 +171,9 @@ def stage_tables(stage: Stage) -> dict[str, Any]:
         tables["variants"] = as_variants(resolved)
     if stage.learning is not None:
         return _search_tables(stage, stage.learning)
+    if header.settings:  # the stage that it refers to is written out
+        kept = ("name", "kind", "settings", "seeds", *_scheduler_key(header), "resources")
+        return {name: encode(getattr(header, name)) for name in kept}
     written = write_out(find_job(header.kind), tables, tables.get("grid") or {}, resolved, tables.get("variants") or [])
     # A job with parents takes their seeds unless the spec gives `seeds`; a default written out would change that.
     inherited = {"seeds"} if "seeds" not in tables and any(job.parents for job in jobs) else set()

@@ -27,6 +27,7 @@ class Header:
     variants: tuple[Mapping[str, Any], ...] = ()
     grid: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # see `pruneyard.orchestrator.spec.chosen_settings`
     scheduler: Scheduler = Scheduler()
     resources: Resources = Resources()
 

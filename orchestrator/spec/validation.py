@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from pruneyard.orchestrator.spec.advice import advice
+from pruneyard.orchestrator.spec.chosen_settings import KEY, chosen_settings
 from pruneyard.orchestrator.spec.codec import (
     decode,
     encode,
@@ -85,6 +86,17 @@ class StageValidator:
         self.useless_axes: list[str] = []
         self._reported: set[tuple[str, str]] = set()
         self.header: Header | None = None
+        if self.job_class is not None and KEY in tables:
+            self._choose_settings()
+
+    def _choose_settings(self) -> None:
+        """Makes every chosen setting a variant; reports what is wrong with the key `settings`."""
+        try:
+            chosen = chosen_settings(self.tables, self.earlier)
+        except ChainError as error:
+            self.log.add(error.key, error.message)
+        else:
+            self.tables = {**self.tables, "variants": [{n: v for n, v in table.items() if n in self._fields} for table in chosen]}
 
     def _present(self, key: str) -> str:
         """Returns a dotted key of the job, or of an axis over it, with its renamed parts under their present names."""
@@ -118,6 +130,8 @@ class StageValidator:
 
     def stage(self) -> Stage | None:
         """Returns the stage with its header and jobs; None where the tables have problems, which are in `log`."""
+        if self.log.problems:  # of the key `settings`, which gives all tables
+            return None
         self.header = header = self._header()
         self._check_renamed_axes()
         self._check_workers(header)

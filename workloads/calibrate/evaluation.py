@@ -36,6 +36,7 @@ from pruneyard.workloads.metrics.classification import (
     true_calibration_error,
 )
 from pruneyard.workloads.metrics.detection import confidence_scores
+from pruneyard.workloads.metrics.max_logits import max_logit_spread
 from pruneyard.workloads.plugins import name_of
 from pruneyard.workloads.seeding import stream_seed
 from pruneyard.workloads.workload import CurvePoint
@@ -151,6 +152,7 @@ class Evaluation:
         )
         named |= {("test", name): value for name, value in of_test.items()}
         named |= {("test", name): float(values.mean()) for name, values in test.uncertainty.items()}
+        named["test", "max_logit_spread"] = max_logit_spread(test.logits, num_extra=self.num_extra)
         if self.truth is not None and not self.num_extra:
             known = self._distributions(log_probabilities)
             error = true_calibration_error(known, self.truth, level="binned", num_bins=self.num_bins)

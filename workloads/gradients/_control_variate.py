@@ -8,12 +8,14 @@ reduction (SVRG), where c = 1.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
+from pruneyard.workloads.gradients._variance import with_variance
 from pruneyard.workloads.interfaces import Batch, Epoch, Gradient, Probe, RuleState, Tensors
 
 SNAPSHOT, ANCHOR, MASK = "snapshot/", "anchor/", "mask/"
@@ -55,6 +57,8 @@ class ControlVariate(ABC):
 
     anchor_fraction: float = 1.0  # share of the epoch's batches in the anchor, in (0, 1]; below 1 it is noisy
     refresh_every: int = 1  # epochs between two snapshots
+    # report `train/gradient_variance_ratio`: the variance of the corrected gradients of the epoch so far, divided by that of g
+    measure_variance: bool = field(default=False, metadata=NEUTRAL_BY_DEFAULT)
 
     def __post_init__(self) -> None:
         if not 0 < self.anchor_fraction <= 1:
@@ -119,7 +123,11 @@ class ControlVariate(ABC):
                 difference.mul_(masks[name])
         torch._foreach_mul_(corrected, self.effective_coefficient(state.numbers))
         torch._foreach_add_(corrected, [own[n] for n in names])
-        return Gradient(loss=loss, corrected=dict(zip(names, corrected, strict=True))), state
+        gradient = Gradient(loss=loss, corrected=dict(zip(names, corrected, strict=True)))
+        if not self.measure_variance:
+            return gradient, state
+        measured = with_variance(state.tensors, own=own, corrected=gradient.corrected, masks=batch.masks)
+        return gradient, RuleState({**state.tensors, **measured}, state.numbers)
 
 
 def select_prefix(state: RuleState, prefix: str) -> dict[str, Tensor]:

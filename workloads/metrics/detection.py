@@ -9,9 +9,19 @@ Reference: Hendrycks and Gimpel, A baseline for detecting misclassified and out-
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logsumexp
+from scipy.special import log_softmax, logsumexp
 
 Floats = NDArray[np.float64]
+
+
+def extra_probability(logits: ArrayLike, *, num_extra: int) -> dict[str, float]:
+    """Returns the mean probability of the outputs beyond the classes, `p_unknown`, for `logits: (N, K + num_extra)`.
+
+    Empty if there are no such outputs.
+    """
+    if not num_extra:
+        return {}
+    return {"p_unknown": float(np.exp(log_softmax(np.asarray(logits, dtype=np.float64), axis=1))[:, -num_extra:].sum(1).mean())}
 
 
 def confidence_scores(logits: ArrayLike, *, num_extra: int = 0) -> Floats:

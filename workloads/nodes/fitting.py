@@ -11,6 +11,7 @@ from pruneyard.workloads.checkpoint import Checkpoint
 from pruneyard.workloads.nodes.flat import FlatNetwork
 from pruneyard.workloads.nodes.graph import Graph, GraphTensors
 from pruneyard.workloads.nodes.jackknife import Intervals, Jackknife
+from pruneyard.workloads.nodes.leave_one_out import compare_with_retrained
 from pruneyard.workloads.nodes.node_method import NodeMethod, TuningInputs
 from pruneyard.workloads.nodes.node_network import NodeModel
 from pruneyard.workloads.nodes.node_objective import NodeObjective
@@ -51,6 +52,7 @@ class Fitting:
     num_errors: int = 0
     train_s: float = 0.0
     history: list[Metric] = field(default_factory=list)
+    leave_one_out: Mapping[str, float] = field(default_factory=dict)  # see `Jackknife.retrained`
 
     @classmethod
     def start(
@@ -110,7 +112,18 @@ class Fitting:
         with torch.no_grad():
             at = self.flat.vector()
         # `between` may raise during the solve, so nothing is assigned before it.
-        self.shifts = self.parts.jackknife.shifts(logits, parts, at, l2=self.parts.l2, between=between)
+        shifts = self.parts.jackknife.shifts(logits, parts, at, l2=self.parts.l2, between=between)
+        if num := self.parts.jackknife.retrained:
+            self.leave_one_out = compare_with_retrained(
+                lambda vector: self.flat.logits(vector).softmax(dim=1)[:, 1],
+                lambda vector: parts(logits(vector)),
+                at,
+                shifts[:num],
+                l2=self.parts.l2,
+                steps=self.parts.jackknife.retrain_steps,
+                between=between,
+            )
+        self.shifts = shifts
         # Tuning starts without Adam's moments, which belong to the training loss.
         self.optimizer = _adam(self.network, self.parts.lr)
         self._count(started)
@@ -214,6 +227,7 @@ class Fitting:
                 "num_errors": self.num_errors,
                 "train_s": self.train_s,
                 "metrics": [asdict(metric) for metric in self.history],
+                "leave_one_out": dict(self.leave_one_out),
             },
         )
 
@@ -240,6 +254,7 @@ class Fitting:
         self.num_losses, self.num_errors = meta["num_losses"], meta["num_errors"]
         self.step, self.train_s = checkpoint.step, meta["train_s"]
         self.history = [Metric(**row) for row in meta["metrics"]]
+        self.leave_one_out = meta.get("leave_one_out", {})
 
 
 def _adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:

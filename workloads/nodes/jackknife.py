@@ -4,12 +4,13 @@ The leave-one-out networks are never trained: their parameters are estimated to 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
 from pruneyard.workloads.nodes.curvature import Product, conjugate_gradients, solve_dense
 from pruneyard.workloads.nodes.flat import gradients_of_each, hessian_products
 from pruneyard.workloads.nodes.gauss_newton import gauss_newton_products, solve_by_rows
@@ -24,6 +25,8 @@ class Jackknife:
     `gauss_newton` linearises the network in its parameters and is always positive definite.
     max_dense: largest size of an explicit matrix, (P, P) for the Hessian and (2n, 2n) for n training nodes with Gauss-Newton;
     larger systems use conjugate gradients up to `tolerance`.
+    retrained: number of training nodes whose estimated networks are compared with networks that are trained on without them for
+    `retrain_steps` steps, as `train/loo_slope` and `train/loo_correlation`; see `pruneyard.workloads.nodes.leave_one_out`.
 
     Reference: Alaa and van der Schaar, Discriminative jackknife (ICML 2020); Koh and Liang, Understanding black-box
     predictions via influence functions (ICML 2017). coverage and damping are those of CALIRARE's code (arXiv 2307.09858)
@@ -35,6 +38,8 @@ class Jackknife:
     max_dense: int = 1000
     tolerance: float = 1e-4
     max_iterations: int = 1000
+    retrained: int = field(default=0, metadata=NEUTRAL_BY_DEFAULT)
+    retrain_steps: int = field(default=300, metadata=NEUTRAL_BY_DEFAULT)
 
     def __post_init__(self) -> None:
         if not 0 < self.coverage < 1:
@@ -43,7 +48,7 @@ class Jackknife:
             raise ValueError(f"damping is {self.damping}; it must be above 0")
         if not 0 < self.tolerance < 1:
             raise ValueError(f"tolerance is {self.tolerance}; it must lie in (0, 1)")
-        for name, least in (("max_dense", 0), ("max_iterations", 1)):
+        for name, least in (("max_dense", 0), ("max_iterations", 1), ("retrained", 0), ("retrain_steps", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 

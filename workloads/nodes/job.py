@@ -228,7 +228,7 @@ class NodesJob:
             for split, ids in splits.items()
             for name, value in _uncertainty(probabilities, intervals, labels, ids).items()
         }
-        more |= {("train", name): value for name, value in readout.numbers.items()}
+        more |= {("train", name): value for name, value in {**readout.numbers, **fitting.leave_one_out}.items()}
         metrics = self._metrics(fitting, logits, labels, splits, more)
         shown = {
             split: Predictions(row_ids=ids, labels=labels[ids], logits=logits[ids].astype(np.float32))

@@ -10,6 +10,10 @@ where h is large: above 2 for a = 1 and above 14 for a = 0.3, at small u.
 a is 0 in the first epochs. Then it begins at 1/64 of the mean of (1 - u) h seen so far, an exponential moving average over
 steps, and rises by equal amounts, once an epoch, to `weight` in the last one. It begins no higher than `weight`, so that
 0 is cross-entropy over K + 1 outputs; the released code would begin above it there.
+
+Whether "unknown" acts is reported as moving averages over training rows, with the same `rate`: `p_unknown`, the mean of u, and
+`unknown_gradient`, the share of the logits' gradient that comes from the weights w of the samples and not from h: the sum of
+|h dw| over samples, divided by that of |h dw| + |w dh|, with Euclidean norms over logits. No gradient depends on these averages.
 """
 
 from collections.abc import Mapping
@@ -26,7 +30,7 @@ from pruneyard.workloads.plugins import Settings
 
 __all__ = ["UnknownAware"]
 
-UNSEEN = -1.0  # the moving average before its first value, which is never negative
+UNSEEN = -1.0  # a moving average before its first value, which is never negative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +66,9 @@ class UnknownAware:
         return 0.0
 
     def start(self) -> Tensors:
-        """Returns a and the moving average."""
-        return {"unknown_weight": torch.zeros(()), "known_loss": torch.tensor(UNSEEN)}
+        """Returns a and the moving averages."""
+        unseen = {name: torch.tensor(UNSEEN) for name in ("known_loss", "p_unknown", "unknown_gradient")}
+        return {"unknown_weight": torch.zeros(()), **unseen}
 
     def on_epoch_start(self, memory: Tensors, *, epoch: int, num_epochs: int, split_logits: SplitLogits) -> Tensors:
         """Returns the memory, with a raised if this epoch does so."""
@@ -84,7 +89,31 @@ class UnknownAware:
         h = functional.nll_loss(log_p, inputs.labels, reduction="none")
         u = log_p[:, -1].exp()
         a = inputs.memory["unknown_weight"]
-        right = log_p.argmax(dim=1) == inputs.labels
-        value = (h * torch.where(right, 1.0, 1 + a / (1 + a * u))).mean()
-        seen, now = inputs.memory["known_loss"], ((1 - u) * h).mean().detach().float()
-        return value, {**inputs.memory, "known_loss": torch.where(seen < 0, now, seen.lerp(now, self.rate))}
+        is_right = log_p.argmax(dim=1) == inputs.labels
+        weight = torch.where(is_right, 1.0, 1 + a / (1 + a * u))
+        now = {
+            "known_loss": ((1 - u) * h).mean().detach().float(),
+            "p_unknown": u.mean().detach().float(),
+            "unknown_gradient": _gradient_share(log_p, inputs.labels, weight=weight, is_right=is_right, a=a),
+        }
+        averages = {name: self._average(inputs.memory.get(name), value) for name, value in now.items()}
+        return (h * weight).mean(), {**inputs.memory, **averages}
+
+    def _average(self, seen: Tensor | None, now: Tensor) -> Tensor:
+        """Returns a moving average with one more value; checkpoints of earlier versions have only some of the averages."""
+        return now if seen is None else torch.where(seen < 0, now, seen.lerp(now, self.rate))
+
+
+@torch.no_grad()
+def _gradient_share(log_p: Tensor, labels: Tensor, *, weight: Tensor, is_right: Tensor, a: Tensor) -> Tensor:
+    """Returns the share of the logits' gradient (B, K + 1) that acts through u, a scalar; see the module's docstring."""
+    p, h = log_p.float().exp(), functional.nll_loss(log_p.float(), labels, reduction="none")
+    u = p[:, -1]
+    of_loss = p - functional.one_hot(labels, p.shape[1])  # dh / dlogits
+    of_unknown = u[:, None] * (functional.one_hot(torch.full_like(labels, p.shape[1] - 1), p.shape[1]) - p)  # du / dlogits
+    slope = torch.where(is_right, 0.0, (a / (1 + a * u)).square())  # -dw / du
+    through_weight = h * slope * of_unknown.norm(dim=1)
+    through_loss = weight * of_loss.norm(dim=1)
+    total = (through_weight.sum() + through_loss.sum()).clamp(min=torch.finfo(torch.float32).tiny)
+    share: Tensor = through_weight.sum() / total
+    return share.float()

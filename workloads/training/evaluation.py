@@ -8,10 +8,12 @@ from torch import Tensor
 
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.dataset import Dataset
+from pruneyard.workloads.interfaces import measured
 from pruneyard.workloads.masks.explored import PackedMask
 from pruneyard.workloads.masks.masks import active_per_layer, layer_densities
 from pruneyard.workloads.masks.sparse_index import Mask, dense_mask
 from pruneyard.workloads.metrics.classification import class_counts, reliability_of_logits, standard_metrics
+from pruneyard.workloads.metrics.detection import extra_probability
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.finished import Blueprint
 from pruneyard.workloads.parents import Predictions
@@ -44,12 +46,16 @@ def metrics_at(
     for split, outputs in logits.items():
         labels = splits[split].labels.cpu().numpy()
         of_split = standard_metrics(outputs.numpy(), labels, num_extra=training.num_extra)
+        of_split |= extra_probability(outputs.numpy(), num_extra=training.num_extra)
         named |= {(split, name): value for name, value in of_split.items()}
     named["train", "loss"] = mean_loss
     named["train", "density"] = density(training)
     named["train", "flops"] = training.train_flops
     named["train", "explored"] = explored_share(training)
-    named |= {("train", name): value for name, value in training.rule.numbers.items()}
+    named |= {("train", name): value for name, value in training.rule.metrics.items()}
+    named |= {("train", name): value for name, value in measured(training.applied.tensors).items()}
+    if (spread := training.mean.spread) is not None:
+        named["train", "average_spread"] = spread
     named |= {("train", name): value for name, value in training.backward.scale.metrics().items()}
     scalars = {name: tensor for name, tensor in sorted(training.memory.items()) if tensor.numel() == 1}
     named |= {("train", name): float(tensor) for name, tensor in scalars.items()}

@@ -26,6 +26,7 @@ from pruneyard.workloads.training.evaluation import (
 from pruneyard.workloads.training.execution_check import check_execution
 from pruneyard.workloads.training.final_network import final_logits
 from pruneyard.workloads.training.mask_updater import MaskUpdater
+from pruneyard.workloads.training.mechanisms import mask_disagreement
 from pruneyard.workloads.training.ood_evaluation import evaluate_ood
 from pruneyard.workloads.training.recipe import Recipe
 from pruneyard.workloads.training.resume import assert_ranks_equal, checkpoint_of, restore, resume_from_parent
@@ -202,7 +203,7 @@ def train(
         known=logits["test"].numpy() if ood else NO_LOGITS,
         num_extra=training.num_extra,
     )
-    final_metrics = ood_metrics | robust_metrics(robust, training, splits)
+    final_metrics = ood_metrics | robust_metrics(robust, training, splits) | mask_disagreement(training, splits)
     new += metrics_of(training, final_metrics, epoch=training.step / per_epoch)
     yield Progress(
         step=training.step,

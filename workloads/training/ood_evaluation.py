@@ -14,7 +14,7 @@ import torch
 
 from pruneyard.workloads.data.dataset import Dataset, Source, Split
 from pruneyard.workloads.data.input_statistics import ROWS_PER_CHUNK, Images
-from pruneyard.workloads.metrics.detection import DETECTION_METRICS, confidence_scores, detection_metrics
+from pruneyard.workloads.metrics.detection import confidence_scores, detection_metrics, extra_probability
 from pruneyard.workloads.parents import Predictions
 from pruneyard.workloads.plugins import name_of
 
@@ -80,10 +80,12 @@ def evaluate_ood(
     }
     by_split = {
         name: detection_metrics(scores, confidence_scores(outputs.logits, num_extra=num_extra))
+        | extra_probability(outputs.logits, num_extra=num_extra)
         for name, outputs in predictions.items()
     }
     metrics = {(split, name): value for split, of_split in by_split.items() for name, value in of_split.items()}
-    means = {(SPLIT, name): float(np.mean([values[name] for values in by_split.values()])) for name in DETECTION_METRICS}
+    names = next(iter(by_split.values()))
+    means = {(SPLIT, name): float(np.mean([values[name] for values in by_split.values()])) for name in names}
     return metrics | means, predictions
 
 

@@ -59,6 +59,7 @@ def state_tensors(training: Training) -> dict[str, Tensor]:
         "memory": training.memory,
         "mean": training.mean.tensors,
         "moments": training.mean.moment_tensors,
+        "spread": {} if training.mean.squares is None else {"squares": training.mean.squares},
     }
     return {f"{group}/{name}": t for group, tensors in groups.items() for name, t in tensors.items()}
 
@@ -90,7 +91,7 @@ def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
     if checkpoint.meta["num_steps"] != training.num_steps:
         found = checkpoint.meta["num_steps"]
         raise ValueError(f"the checkpoint belongs to a run of {found} steps, but this run has {training.num_steps}")
-    kinds = ("network", "mask", "forward", "explored", "updater", "rule", "memory", "mean", "moments")
+    kinds = ("network", "mask", "forward", "explored", "updater", "rule", "memory", "mean", "moments", "spread")
     groups: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
     for key, tensor in checkpoint.tensors.items():
         group, _, name = key.partition("/")
@@ -114,6 +115,7 @@ def restore(training: Training, checkpoint: Checkpoint, *, data: str) -> None:
         checkpoint.meta["mean"],
         {n: _with_layout(training, t) for n, t in groups["mean"].items()},
         groups["moments"],
+        groups["spread"].get("squares"),
     )
     training.rule = RuleState(
         {n: _with_layout(training, t) for n, t in groups["rule"].items()}, checkpoint.meta["rule"]

@@ -3,6 +3,7 @@
 Reference: Izmailov et al. 2018, Averaging Weights Leads to Wider Optima and Better Generalization (SWA, arXiv:1803.05407).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -60,28 +61,53 @@ class Averaging:
 
 @dataclass(frozen=True)
 class WeightMean:
-    """The arithmetic mean of `num` weight samples, by parameter name, and their moments if these are kept."""
+    """The arithmetic mean of `num` weight samples, by parameter name, and their moments if these are kept.
+
+    squares: sum over the samples of the squared distance from their mean, a scalar; None if a sample was taken without it.
+    """
 
     num: int = 0
     tensors: Tensors = field(default_factory=dict)
     moments: SwagMoments | None = None
+    squares: Tensor | None = None
 
     def with_sample(self, sample: Tensors) -> "WeightMean":
         """Returns the mean with one more sample; writes into neither."""
         moments = None if self.moments is None else self.moments.with_sample(sample)
         if not self.num:
-            return WeightMean(1, {name: tensor.clone() for name, tensor in sample.items()}, moments)
+            first = {name: tensor.clone() for name, tensor in sample.items()}
+            return WeightMean(1, first, moments, torch.zeros((), device=next(iter(first.values())).device))
         weight = 1 / (self.num + 1)
         current: list[Tensor] = [self.tensors[name] for name in sample]
+        squares = None
+        if self.squares is not None:  # Welford's update of the sum of squares
+            squares = self.squares + _squared_norm(torch._foreach_sub(current, list(sample.values()))) * self.num * weight
         updated = torch._foreach_lerp(current, list(sample.values()), weight)
-        return WeightMean(self.num + 1, dict(zip(sample, updated, strict=True)), moments)
+        return WeightMean(self.num + 1, dict(zip(sample, updated, strict=True)), moments, squares)
+
+    @property
+    def spread(self) -> float | None:
+        """The root mean squared distance of the samples from their mean, divided by the norm of the mean.
+
+        None for fewer than two samples, and for those of which an earlier version of pruneyard took some.
+        """
+        if self.num < 2 or self.squares is None:
+            return None
+        in_order = [self.tensors[name] for name in sorted(self.tensors)]  # a checkpoint keeps no order, and sums depend on it
+        norm = _squared_norm(in_order).clamp(min=torch.finfo(torch.float32).tiny)
+        return float((self.squares / self.num / norm).sqrt())
 
     @property
     def moment_tensors(self) -> Tensors:
         """The moments as named tensors for a file; empty if none are kept."""
         return {} if self.moments is None else self.moments.tensors()
 
-    def restored(self, num: int, tensors: Tensors, moments: Tensors) -> "WeightMean":
+    def restored(self, num: int, tensors: Tensors, moments: Tensors, squares: Tensor | None) -> "WeightMean":
         """Returns the mean that a checkpoint stored in these tensors; it keeps as many deviations as this one."""
         kept = None if self.moments is None else SwagMoments.of_tensors(moments, rank=self.moments.rank)
-        return replace(self, num=num, tensors=tensors, moments=kept)
+        return replace(self, num=num, tensors=tensors, moments=kept, squares=squares)
+
+
+def _squared_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Returns the squared norm of all entries, a scalar in float32."""
+    return torch.stack([norm.float().square() for norm in torch._foreach_norm(list(tensors))]).sum()

@@ -83,10 +83,12 @@ class AccDD(IDC):
             return self._pretrain(state, iteration, context)
         pool = {name: tensor for name, tensor in state.tensors.items() if name.startswith("pool/")}
         key = repr((self.networks.runs or self.pool, self.pretrain_epochs, self.perturbation, self.early_epochs))
-        matcher = self.matcher(partial(self.first_network, pool), first_network_key=key)
-        next_state = matcher.iterate(state, iteration - self._pool_iterations, context)
+        first_network = partial(self.first_network, pool)
+        matcher = self.matcher(first_network, first_network_key=key)
+        after = matcher.iterate(state, iteration - self._pool_iterations, context)
+        after = self.with_measures(after, iteration, context, first_network=first_network)
         # The matcher returns its own tensors only.
-        return DistillState({**next_state.tensors, **pool}, next_state.numbers)
+        return DistillState({**after.tensors, **pool}, after.numbers)
 
     def ends_network(self, iteration: int) -> bool:
         """Returns whether no network is in use after the first `iteration` iterations; the pool is trained before the first."""

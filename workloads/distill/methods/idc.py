@@ -35,6 +35,7 @@ from pruneyard.workloads.distill.initial_images import (
 from pruneyard.workloads.distill.masking import Masking
 from pruneyard.workloads.distill.matcher import ClassStep, GradientMatcher, Precision
 from pruneyard.workloads.distill.matching import DISTANCES
+from pruneyard.workloads.distill.matching_measures import fresh_matching, gradient_diversity
 from pruneyard.workloads.distill.network_training import LabelledImages, NetworkState, NetworkTraining
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY, renamed
 
@@ -73,6 +74,8 @@ class IDC(ImageDistiller):
     trajectory_seed: int | None = field(default=None, metadata=renamed("path_seed"))
     # disk space for steps of networks that jobs share; 0: none
     cache_mb: int = field(default=0, metadata=renamed("share_mb", NOT_IDENTITY))
+    # networks in which `train/gradient_diversity` and `train/fresh_matching` are measured at the end, see `matching_measures`
+    measured: int = field(default=0, metadata=NEUTRAL_BY_DEFAULT)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,6 +84,8 @@ class IDC(ImageDistiller):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if self.early_epochs < 0:
             raise ValueError(f"early_epochs is {self.early_epochs}; it must be 0 or more")
+        if self.measured < 0 or self.measured == 1:
+            raise ValueError(f"measured is {self.measured}; it must be 0, or 2 or more networks")
         if self.cache_mb < 0:
             raise ValueError(f"cache_mb is {self.cache_mb}; it must be 0 or more megabytes")
         if not self.lr > 0:
@@ -123,7 +128,24 @@ class IDC(ImageDistiller):
     def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
         """Makes one sweep over the classes and trains the network up to the next sweep."""
         key = f"early {self.early_epochs}" if self.early_epochs else ""
-        return self.matcher(self.fresh_network, first_network_key=key).iterate(state, iteration, context)
+        after = self.matcher(self.fresh_network, first_network_key=key).iterate(state, iteration, context)
+        return self.with_measures(after, iteration, context, first_network=self.fresh_network)
+
+    def with_measures(
+        self,
+        state: DistillState,
+        iteration: int,
+        context: DistillContext,
+        *,
+        first_network: Callable[[DistillContext, int], nn.Module],
+    ) -> DistillState:
+        """Returns the state after the last iteration with what is measured; any other state unchanged."""
+        if not self.measured or iteration + 1 < self.num_iterations:
+            return state
+        diversity = gradient_diversity(lambda number: first_network(context, number), self.measured, context)
+        matching = fresh_matching(self.synthetic_set(state, context), self.measured, context)
+        numbers = {**state.numbers, "gradient_diversity": diversity, "fresh_matching": matching}
+        return DistillState(state.tensors, numbers)
 
     def flops(self, iterations: int, problem: ProblemSize) -> float:
         """Returns the FLOPs of the first `iterations` sweeps and of training the networks that their paths begin with."""

@@ -12,6 +12,10 @@ made here:
 - The values of c and eps: no published best c was found; 1e-3 is the middle of the range 1e-5 to 1e-1 worth sweeping.
 `gradient_scale: layer_mean` is ours, not the paper's: it divides |g| by its mean over the layer, so that one c means
 the same in every layer and at any time. Counters are 16 bits per prunable weight and stop at 32,767.
+
+Whether the bonus acts is reported over all updates: `bonus_share` is the share of the grown weights that are not among equally
+many candidates with the largest gradient, `seen_grown` the share of the grown weights that were active before, and
+`seen_candidates` that of the candidates: the weights that are inactive after the drop.
 """
 
 import math
@@ -22,6 +26,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from pruneyard.workloads.interfaces import MEASURED
 from pruneyard.workloads.sparse.methods.rigl import RigL
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
@@ -59,10 +64,35 @@ class DSTEE(RigL):
         """Returns moved masks and counters with one more visit for each weight that is then active."""
         masks = super().update(state, context).masks
         visits = {name: state.tensors[f"visits/{name}"] for name in masks}
-        return SparseState(
-            masks,
-            {f"visits/{name}": seen + (masks[name] & (seen < MAX_VISITS)) for name, seen in visits.items()},
-        )
+        counted = {f"visits/{name}": seen + (masks[name] & (seen < MAX_VISITS)) for name, seen in visits.items()}
+        return SparseState(masks, {**counted, **self._growth_so_far(state, masks, context)})
+
+    def _growth_so_far(self, state: SparseState, masks: Mapping[str, Tensor], context: UpdateContext) -> dict[str, Tensor]:
+        """Returns the counts of grown weights and candidates, and the shares that are reported.
+
+        A weight that is dropped and grown again in one update is left out: the masks do not show it.
+        """
+        new = {"grown": 0, "by_bonus": 0, "seen_grown": 0, "candidates": 0, "seen_candidates": 0}
+        for name, mask in masks.items():
+            before, seen = state.masks[name], state.tensors[f"visits/{name}"] > 0
+            grown, candidates = mask & ~before, ~(mask & before)
+            num = int(grown.sum())
+            gradient = context.gradients[name].abs().where(candidates, torch.tensor(-1.0, device=mask.device))
+            by_gradient = torch.zeros_like(mask).flatten()
+            by_gradient[gradient.flatten().topk(num).indices] = True
+            new["grown"] += num
+            new["by_bonus"] += int((grown & ~by_gradient.view_as(mask)).sum())
+            new["seen_grown"] += int((grown & seen).sum())
+            new["candidates"] += int(candidates.sum())
+            new["seen_candidates"] += int((candidates & seen).sum())
+        total = {name: int(state.tensors.get(f"growth/{name}", torch.zeros(()))) + count for name, count in new.items()}
+        shares = {
+            "bonus_share": total["by_bonus"] / max(1, total["grown"]),
+            "seen_grown": total["seen_grown"] / max(1, total["grown"]),
+            "seen_candidates": total["seen_candidates"] / max(1, total["candidates"]),
+        }
+        counts = {f"growth/{name}": torch.tensor(count) for name, count in total.items()}
+        return {**counts, **{f"{MEASURED}{name}": torch.tensor(share) for name, share in shares.items()}}
 
     def grow_scores(self, name: str, state: SparseState, context: UpdateContext) -> Tensor:
         """Returns gradient magnitude plus exploration bonus, in the shape of the weight."""
