@@ -92,7 +92,7 @@ class JobPool(Retries):
         self._later = LaterJobs()
         self._ended: dict[str, Status] = {}  # in this call
         # Stages whose jobs depend on a choice, with the runs that they may choose from.
-        self._undecided = [(stage, _candidate_parents(stage)) for stage in stages if stage.waits_for]
+        self._undecided = [(stage, _chosen_from(stage, stages)) for stage in stages if stage.waits_for]
         self._searches: list[_RunningSearch] = []
         self._admitted: set[str] = set()
         self._stages = stages
@@ -293,8 +293,11 @@ class JobPool(Retries):
             raise self.error
 
 
-def _candidate_parents(stage: Stage) -> frozenset[str]:
-    return frozenset(run for job in stage.candidates for run in job.parents)
+def _chosen_from(stage: Stage, stages: Sequence[Stage]) -> frozenset[str]:
+    """Returns the run keys of the runs that the choice of a stage depends on: those it may consume or take settings from."""
+    source = stage.header.settings.get("from")
+    of_settings = [job.key for other in stages if other.name == source for job in (*other.jobs, *other.candidates)]
+    return frozenset([*of_settings, *(run for job in stage.candidates for run in job.parents)])
 
 
 def run_with_retries(
