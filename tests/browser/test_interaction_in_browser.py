@@ -273,3 +273,20 @@ def test_one_chart_shows_any_metric_zooms_and_follows_the_filter(browser, page):
     search(browser, "static 0.2")
     WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(marks) == 3)
     assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+@pytest.mark.slow
+def test_a_long_table_begins_with_a_part_and_is_filtered_and_printed_whole(browser, tmp_path):
+    densities = [place / 250 for place in range(1, 221)]
+    folder = write_study(tmp_path / "out", methods=("rigl",), densities=densities, seeds=1, evaluations=1, troubles=False)
+    opened(browser, write_page([folder], folder / "report.html"))
+    assert len(column(browser, 0)) == 100
+    search(browser, "0.88")
+    assert column(browser, 0) == ["0.88"]
+    search(browser, "")
+    press(browser, "#summary .scroll + button", "Show more rows")
+    assert len(column(browser, 0)) == 220
+    search(browser, "0.")
+    assert len(column(browser, 0)) == 100
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert len(column(browser, 0)) == 220

@@ -1,5 +1,7 @@
 """`pruneyard figure`: the chart that was asked for, as a file of the format that its ending says."""
 
+import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,3 +48,13 @@ def test_what_cannot_be_drawn_is_refused_and_nothing_is_written(
     assert found.code == 2
     assert words in found.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["accuracy-density", "time-to-target", "pareto"])
+def test_a_pdf_embeds_every_font_that_it_uses(folder: Path, pruneyard: Callable[..., Any], tmp_path: Path, kind: str) -> None:
+    assert pruneyard("figure", folder, "--kind", kind, "--out", tmp_path / "chart.pdf").code == 0
+    content = (tmp_path / "chart.pdf").read_bytes()
+    streams = [zlib.decompress(found[1]) for found in re.finditer(rb"stream\r?\n(x.*?)\r?\nendstream", content, re.DOTALL)]
+    whole = b"".join([content, *streams])
+    descriptors = re.findall(rb"/Type\s*/FontDescriptor", whole)
+    assert len(descriptors) == len(re.findall(rb"/FontFile[23]?\b", whole)) > 0
