@@ -1,4 +1,4 @@
-"""Grey images on top of, or below, a block that is the same in all images: where the signal is, is known by design.
+"""Grey images above or below a block that is the same in all images: the place of the signal is known.
 
 Each image becomes twice as high. One half, chosen at random for each row, is the image; the other is a square with its diagonals,
 which says nothing about the label. A good attribution names places of the half with the image; the probe `diffroar` measures how

@@ -1,5 +1,4 @@
-"""Concepts of the classes that a network predicts: what they are made of, how much they matter, and where they are in the
-image.
+"""Concepts of predicted classes: what they are made of, how much they matter, and where they are.
 
 For every predicted class with enough rows, the features, the inputs of the last layer, are factorised into nonnegative
 concepts. The importance of a concept is its total Sobol index: the share of the variance of the class's probability in which it

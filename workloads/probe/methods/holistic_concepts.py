@@ -1,4 +1,4 @@
-"""Ways to extract concepts and to weigh them in one frame: how faithful each is, and which strategies a network follows.
+"""Ways to extract and to weigh concepts in one frame, and the strategies that a network follows.
 
 The features of all rows, the inputs of the last layer, are approximated by coefficients times concepts: by nonnegative
 factorisation (`nmf`), principal components (`pca`) or clusters (`kmeans`). Then the importance of each concept for the

@@ -1,4 +1,4 @@
-"""The bits of inductive bias that a task demands of a model: how rare random networks are that do as well as the trained one.
+"""Bits of inductive bias that a task demands: how rare random networks as good as the run are.
 
 Hypotheses are networks of the run's model with random initial weights, whose last layer is fitted by ridge regression to the
 training rows: the budget of data. Their loss is the mean squared error of their outputs on test rows, against one-hot labels,

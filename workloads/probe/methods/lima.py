@@ -1,4 +1,4 @@
-"""Attribution of regions by a two-way greedy search for the smallest set that decides, with insertion and deletion curves.
+"""Regions that decide, by a two-way greedy search, with insertion and deletion curves.
 
 An image is divided into a grid of `side` x `side` regions. The score of a set of regions is the probability of the predicted
 class with these regions alone, plus one minus its probability without them; the rest is the mean input. Regions are ordered

@@ -1,4 +1,4 @@
-"""Accuracy, accuracy under shift and quality of attributions of a population of networks, and how they correlate.
+"""Accuracy, accuracy under shift and quality of attributions over a population, and how they correlate.
 
 Each network gets its test accuracy, its mean accuracy over the corruptions and severities of the probe `shift`, and the areas
 of the probe `attribution`, whose `insertion_gain` is the quality of its attributions. `rank_accuracy_shifted`,
