@@ -185,6 +185,6 @@ def _note() -> str:
         f"Verdicts follow from these numbers: with fewer than {MIN_PAIRS} seeds, not comparable; where the mechanism does not "
         "act, inert with published settings and not comparable with others. An effect appears if its direction is as claimed "
         f"and p is below {LEVEL:g}, and weakly if it is below {WEAK:g} of the published gain or costs what should be kept. "
-        "Otherwise it does not appear, unless the interval contains the published gain, or it is unclear whether the "
-        "mechanism acts. A negative result is a result; an inert mechanism is none."
+        "Otherwise it does not appear, unless the interval contains the published gain, no gain was published, or it is unclear "
+        "whether the mechanism acts; then the runs are not comparable. A negative result is a result; an inert mechanism is none."
     )

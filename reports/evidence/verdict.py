@@ -79,8 +79,8 @@ def judge(
     - The mechanism does not act: inert with the published settings, and not comparable with others.
     - The effect is clear in the claimed direction: it appears; weakly, if a measure that should be kept surely gets worse, or if
       it is less than `WEAK` times the published gain.
-    - Otherwise it does not appear, if the mechanism acts and the interval does not contain the published gain; else it is not
-      comparable.
+    - Otherwise it does not appear, if the mechanism acts and the effect is clear in the other direction or the interval does not
+      contain the published gain; else it is not comparable.
     """
     if effect.num_pairs < MIN_PAIRS:
         return Judgement(verdict=Verdict.NOT_COMPARABLE, reasons=(f"{effect.num_pairs} common seeds; {MIN_PAIRS} are needed",))
@@ -99,9 +99,13 @@ def judge(
         return Judgement(verdict=Verdict.WEAKLY if weak else Verdict.APPEARS, reasons=tuple(weak))
     if acts is None:
         return Judgement(verdict=Verdict.NOT_COMPARABLE, reasons=("it is not known whether the mechanism acts",))
+    if forward < 0 and effect.p_corrected < LEVEL:
+        return Judgement(verdict=Verdict.ABSENT, reasons=("the effect is clear in the other direction",))
+    if published.gain is None:
+        reason = "the effect is not clear, and no gain was published that it could be held to"
+        return Judgement(verdict=Verdict.NOT_COMPARABLE, reasons=(reason,))
     low, high = (effect.in_unit(end, published) for end in (effect.low, effect.high))
-    if published.gain is not None and not (published.gain < low or published.gain > high):
+    if low <= published.gain <= high:
         reason = "the interval contains the published gain, but the effect is not clear"
         return Judgement(verdict=Verdict.NOT_COMPARABLE, reasons=(reason,))
-    reversed_effect = forward < 0 and effect.p_corrected < LEVEL
-    return Judgement(verdict=Verdict.ABSENT, reasons=("the effect is clear in the other direction",) if reversed_effect else ())
+    return Judgement(verdict=Verdict.ABSENT)

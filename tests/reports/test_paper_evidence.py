@@ -24,6 +24,7 @@ from pruneyard.reports.study import Study
 from pruneyard.testing.cases import each_case
 
 GAIN = Published(text="up to 0.08", tag="A", protocol="another", gain=0.08)
+WORDS = Published(text="better", tag="A", protocol="another")
 
 
 def effect(difference: float, half: float, p: float, *, pairs: int = 5) -> Effect:
@@ -53,6 +54,8 @@ def judged(found: Effect, acts: bool | None, **changes: Any) -> Judgement:
         (effect(0.01, 0.06, 0.2), True, {}, Verdict.ABSENT),  # the published gain lies beyond the interval
         (effect(0.06, 0.09, 0.2), True, {}, Verdict.NOT_COMPARABLE),  # it may be as large as published, or nothing
         (effect(-0.06, 0.02, 0.01), True, {}, Verdict.ABSENT),
+        (effect(-0.06, 0.02, 0.01), True, {"published": WORDS}, Verdict.ABSENT),
+        (effect(0.01, 0.02, 0.2), True, {"published": WORDS}, Verdict.NOT_COMPARABLE),
         (effect(0.0, 0.02, 0.9), False, {}, Verdict.NOT_COMPARABLE),
         (effect(0.0, 0.02, 0.9), False, {"as_published": True}, Verdict.INERT),
         (effect(0.06, 0.02, 0.01), False, {"as_published": True}, Verdict.INERT),  # then it is not the mechanism's
