@@ -9,6 +9,7 @@ from safetensors.numpy import load, save
 
 from pruneyard.testing.cases import each_case
 from pruneyard.testing.plug_in import build_with, examples
+from pruneyard.workloads.calibrate import calibrator
 from pruneyard.workloads.calibrate.calibrator import Calibrator, Floats, Labels
 from pruneyard.workloads.metrics.classification import (
     accuracy,
@@ -60,6 +61,17 @@ def test_a_fitted_calibrator_is_of_another_type(name: str, settings: Settings) -
     fitted = calibrator.fit(*rows(), seed=0)
     assert not hasattr(calibrator, "log_probabilities")
     assert not hasattr(fitted, "fit")
+
+
+@every_member
+def test_rows_are_mapped_alike_in_one_block_and_in_several(
+    name: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build(name, settings).fit(*rows(), seed=0)
+    expected = whole.log_probabilities(rows(50, seed=1)[0])
+    monkeypatch.setattr(calibrator, "BLOCK_VALUES", 4 * 7)
+    in_blocks = build(name, settings).fit(*rows(), seed=0)
+    np.testing.assert_allclose(in_blocks.log_probabilities(rows(50, seed=1)[0]), expected, rtol=0, atol=1e-9)
 
 
 @every_member

@@ -17,6 +17,7 @@ from pruneyard.workloads.metrics.probabilities import as_array, check_not_probab
 LARGEST_LOGIT = 1e100  # larger values overflow in squares and sums
 SMALLEST_LOG = -745.0  # logarithm of the smallest float64; replaces log 0 where numbers must be finite
 NUDGE = 1e-14  # in log-probability; a few rounding errors of nearby values, too small to change a metric
+BLOCK_VALUES = 4_000_000  # of logits that a map is applied to at once: 32 MB
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -120,10 +121,18 @@ class Fitted:
             raise ValueError(
                 f"logits have {logits_MC.shape[1]} columns; the calibrator was fitted to {self.num_classes}"
             )
-        return self._map(logits_MC)
+        if logits_MC.size <= BLOCK_VALUES:
+            return self._map(logits_MC)
+        return np.concatenate([self._map(block) for block in row_blocks(logits_MC)])
 
     def _map(self, logits_MC: Floats) -> Floats:
         raise NotImplementedError
+
+
+def row_blocks(logits_NC: Floats) -> list[Floats]:
+    """Returns the rows in blocks of at most `BLOCK_VALUES` values, so that copies of a block take little memory."""
+    size = max(1, BLOCK_VALUES // logits_NC.shape[1])
+    return [logits_NC[start : start + size] for start in range(0, len(logits_NC), size)]
 
 
 def checked_logits(logits: ArrayLike) -> Floats:

@@ -23,6 +23,7 @@ from pruneyard.workloads.calibrate.calibrator import (
     PostHoc,
     in_one_order,
     keeping_argmax,
+    row_blocks,
 )
 from pruneyard.workloads.calibrate.temperature_fit import fit_temperature
 
@@ -74,7 +75,15 @@ class EnsembleTemperature(PostHoc):
     def _fit(self, logits_NC: Floats, labels_N: Labels, *, seed: int) -> FittedEnsembleTemperature:
         logits_NC, labels_N = in_one_order(logits_NC, labels_N)
         fit = fit_temperature(logits_NC, labels_N)
-        at_label_3N = log_parts(logits_NC, fit.temperature)[:, np.arange(len(labels_N)), labels_N]
+        blocks = row_blocks(logits_NC)
+        ends = np.cumsum([len(block) for block in blocks])[:-1]
+        at_label_3N = np.concatenate(
+            [
+                log_parts(block, fit.temperature)[:, np.arange(len(block)), labels]
+                for block, labels in zip(blocks, np.split(labels_N, ends), strict=True)
+            ],
+            axis=1,
+        )
         return FittedEnsembleTemperature(
             num_classes=np.array(logits_NC.shape[1]),
             temperature=np.array(fit.temperature),
