@@ -167,7 +167,7 @@ class ProcessWatch:
         os.close(descriptor)
         cause = f", killed by {signal.Signals(number).name}" if number else ""
         if not process.is_vital:
-            logger.warning("Ray's %s died (process %d%s); the study goes on without it", process.name, process.pid, cause)
+            logger.warning("Ray's %s died (process %d%s); the study continues without it", process.name, process.pid, cause)
             return False
         if not self._is_started and not number and not self._ends_its_raylet(process):
             return False

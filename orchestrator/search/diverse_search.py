@@ -1,6 +1,6 @@
 """Searches that keep several good regions of a space: LISSNAS shrinks it to pockets, FGPS seeds rounds with diverse trials.
 
-Only the abstracts of both papers were at hand. From LISSNAS: locality, the relation between similarity of settings and of
+Only the abstracts of both papers were available. From LISSNAS: locality, the relation between similarity of settings and of
 performance, gives many pockets of good settings, to which the space shrinks. Unverified: how locality is measured, how large a
 pocket is, and that the space shrinks after every round. From FGPS: among good trials those that lie far apart are sampled, so
 that quality and diversity balance. Unverified: the greedy rule from the best trial on, and that the next trials are changes of

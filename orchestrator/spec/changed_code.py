@@ -1,4 +1,4 @@
-"""Refuses to go on with code whose files have changed since this process imported them, as in a notebook after an edit."""
+"""Refuses code whose files have changed since this process imported them, as in a notebook after an edit."""
 
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.workloads.user_code.source_code import changed_files

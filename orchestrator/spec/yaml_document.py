@@ -33,7 +33,7 @@ _DESCRIPTIONS = {
 """Parts of the parser's messages, and what they usually mean for the author of a spec."""
 
 _DUPLICATE_KEY = re.compile(r'found duplicate key "(.*)" with value "', re.DOTALL)
-"""The parser's message goes on with the values, of which it prints tables as `{}`."""
+"""The parser's message ends with the values, of which it prints tables as `{}`."""
 
 SUFFIXES = (".yaml", ".yml")
 LINE_WIDTH = 120  # of the YAML that is written

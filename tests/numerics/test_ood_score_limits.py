@@ -181,8 +181,8 @@ def test_dead_units_make_the_covariance_singular_and_shrinkage_fixes_it() -> Non
         ):
             score(shrinkage=0.0).fit(with_dead, seed=0)
         assert np.isfinite(score_rows(score(), with_dead, train=with_dead)).all()
-    mended = Mahalanobis().fit(with_dead, seed=0)
-    assert (mended.score(woken) < mended.score(with_dead) - 100).all()  # a dead unit that wakes is unknown
+    fixed = Mahalanobis().fit(with_dead, seed=0)
+    assert (fixed.score(woken) < fixed.score(with_dead) - 100).all()  # a dead unit that wakes is unknown
 
 
 def test_features_that_teach_nothing_are_refused() -> None:

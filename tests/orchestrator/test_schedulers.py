@@ -54,7 +54,7 @@ def test_asha_keeps_the_best_of_those_that_came_as_far(tmp_path: Path) -> None:
     ]
     assert stopped == [False, True, False, False, True, False]
     assert not judge.on_result(groups[0][0], share=0.375, value=0.0), "0.375 is no rung"
-    assert not judge.on_result(groups[0][0], share=0.5, value=0.1), "the first at a rung goes on"
+    assert not judge.on_result(groups[0][0], share=0.5, value=0.1), "the first at a rung continues"
     assert judge.on_result(groups[2][0], share=0.5, value=0.05)
 
 

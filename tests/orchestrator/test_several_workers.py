@@ -116,7 +116,7 @@ def test_ranks_wait_at_a_barrier_and_get_the_same_value() -> None:
         await asyncio.sleep(0.01)
         await line.close()
         assert await late is None
-        assert await line.wait_barrier(0) is True, "a rank that is late at an open gate goes on like the others"
+        assert await line.wait_barrier(0) is True, "a rank that is late at an open gate continues like the others"
 
     asyncio.run(play())
 

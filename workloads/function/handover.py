@@ -66,7 +66,7 @@ class Handover:
             return None
 
     def answer(self, value: Any) -> None:
-        """Answers the event received last, after which the function goes on."""
+        """Answers the event received last, after which the function continues."""
         self._answers.put(value)
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ The hash is that of the predicted classes, so it hardly depends on rounding, and
 Different functions may have equal hashes, so `KnownFunctions` compares the log-probabilities of networks with equal hashes.
 
 Reference: Gillard et al. 2023, Unified Functional Hashing in Automatic Machine Learning (arXiv:2302.05433). Only the abstract was
-at hand. Unverified: that the hash is made of predicted classes, and the comparison after it.
+read. Unverified: that the hash is made of predicted classes, and the comparison after it.
 """
 
 import hashlib

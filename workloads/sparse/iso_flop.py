@@ -2,7 +2,7 @@
 
 The paper widens each layer by 1 / sqrt(density). The first and the last layer have inputs and outputs that do not widen, so that
 the network would then cost less than the dense one. Here one width is chosen for the whole network such that its FLOPs agree;
-this is unverified against the paper, of which only the abstract was at hand.
+this is unverified against the paper, of which only the abstract was read.
 
 Reference: Thangarasa et al. 2024, Sparse Iso-FLOP Transformations for Maximizing Training Efficiency (arXiv:2303.11525)
 """

@@ -1,7 +1,7 @@
 """Structured pruning before a training: whole channels are removed from its network, which then trains as a smaller dense one.
 
 Channels that are coupled, such as those of a residual sum, are removed together. The importance of such a group is that of SPA
-with magnitudes, or random as a control. Unverified, because only the abstract was at hand: the magnitudes of a channel's weights
+with magnitudes, or random as a control. Unverified, because only the abstract was read: the magnitudes of a channel's weights
 are averaged in each layer that makes or reads it, divided by the mean magnitude of that layer, and averaged over these layers.
 
 Reference: Wang, Rieck et al. 2024, Structurally Prune Anything: Any Architecture, Any Framework, Any Time (arXiv:2403.18955)

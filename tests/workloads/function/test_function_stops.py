@@ -75,7 +75,7 @@ def test_a_stop_is_told_to_a_function_with_long_steps(
         context.report(step=1, accuracy=0.1)
         if context.should_stop:
             context.checkpoint({"epoch": 1})
-        raise AssertionError("it goes on after its checkpoint")
+        raise AssertionError("it continues after its checkpoint")
 
     context = Context(checkpoints=CheckpointFolder(tmp_path), should_stop=lambda: next(asked, True))
     with pytest.raises(InterruptedJobError) as stopped:

@@ -32,7 +32,7 @@ def snow(images: Tensor, noise: RowNoise, severity: int) -> Tensor:
 
 
 def frost(images: Tensor, noise: RowNoise, severity: int) -> Tensor:
-    """Adds a layer of ice. The published code crops photographs, which are not at hand: here ridges of random heights."""
+    """Adds a layer of ice. The published code crops photographs, which are not available: here ridges of random heights."""
     kept, added = ((1.0, 0.2), (1.0, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))[severity - 1]
     ridges = 1 - (2 * plasma(noise, "frost", images, decay=1.5) - 1).abs()
     colour = torch.tensor(ICE, device=images.device).view(1, 3, 1, 1) if images.shape[1] == 3 else 1.0

@@ -3,7 +3,7 @@
 An autoencoder with one hidden layer is trained by SET to restore rows from noisy ones. The strength of a feature is the sum of
 the magnitudes of the weights that leave its input neuron. By default, only the active weights exist in memory.
 
-Unverified, because only the abstract was at hand: the hidden layer of 1,000 units with ReLU, `connections`, `drop_fraction`,
+Unverified, because only the abstract was read: the hidden layer of 1,000 units with ReLU, `connections`, `drop_fraction`,
 `noise`, the optimizer and its rate, the number of epochs, and mask updates once per epoch without decay.
 
 Reference: Atashgahi et al. 2022, Quick and Robust Feature Selection: the Strength of Energy-efficient Sparse Training for

@@ -2,7 +2,7 @@
 
 Reference: AWARE-NET: Adaptive Weighted Averaging for Robust Ensemble Network in Deepfake Detection (2025)
 
-Members may have different architectures: give several stages' runs by `over: all`. Only the abstract was at hand; this reading is
+Members may have different architectures: give several stages' runs by `over: all`. Only the abstract was read; this reading is
 unverified: the weights are a softmax of one number for each architecture, trained by gradient descent on the NLL of the weighted
 mean of probabilities on `val`, from equal weights. Nothing but these numbers is trained. Members are of one architecture if their
 models have the same settings.

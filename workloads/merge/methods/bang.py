@@ -3,7 +3,7 @@
 Reference: Lin et al. 2023, Spurious Feature Diversification Improves Out-of-distribution Generalization (arXiv:2309.17230); the
 interpolation is WiSE-FT, Wortsman et al. 2021, Robust fine-tuning of zero-shot models (arXiv:2109.01903)
 
-Over-confident fine-tuned weights outvote the start. Only the abstract was at hand, which does not say how they are cured; this is
+Over-confident fine-tuned weights outvote the start. Only the abstract was read, which does not say how they are cured; this is
 unverified: `temperature` divides the last layer of the fine-tuned network by the temperature that its logits need on `val`.
 Training the members with the objective `label_smoothing` or `mixup` is another cure, to be combined with `cure: none`, which is
 WiSE-FT. The start must have the classes of the members, and calibrated logits of its own.

@@ -4,7 +4,7 @@ Reference: Expert Merging: Model Merging with Unsupervised Expert Alignment and 
 
 The network is the start that all members share, plus the members' updates of each layer times their coefficients. These start
 at 1 / members, the uniform soup, and are trained by Adam so that logits and features, the inputs of the last layer, are those
-of every member in turn. Labels are not read. Only the abstract was at hand; this is unverified: the distance of logits is the
+of every member in turn. Labels are not read. Only the abstract was read; this is unverified: the distance of logits is the
 KL divergence from the member to the merge, that of features the squared error over the mean square of the member's, and the
 regulariser the mean squared distance of the coefficients from their start. Training rows are used, not augmented. Buffers are
 those of the uniform soup. Left out: several coefficients for chunks of important layers (Expert Merging++), and weights for

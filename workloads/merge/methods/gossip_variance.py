@@ -3,7 +3,7 @@
 Reference: Vanishing Variance Problem in Fully Decentralized Neural-Network Systems (2024)
 
 The mean of n uncorrelated networks has an n-th of their variance, which is that of a good initialisation. Only the abstract was
-at hand; this reading is unverified: the deviations of the averaged weights of a layer from their mean are multiplied by the
+read; this reading is unverified: the deviations of the averaged weights of a layer from their mean are multiplied by the
 root of the members' mean variance over the variance of the average. For uncorrelated members that is the root of n, for copies
 it is 1, so the correlation of the members needs no estimate. Variances are those of the active weights; biases, norms and
 buffers are averaged.

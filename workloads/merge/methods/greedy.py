@@ -3,7 +3,7 @@
 Reference: Wortsman et al. 2022, Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
 inference time (arXiv:2203.05482)
 
-Only the abstract was at hand, so this is unverified: members are tried from the best on `val` to the worst, and one stays if the
+Only the abstract was read, so this is unverified: members are tried from the best on `val` to the worst, and one stays if the
 mean with it is not worse on `val` than without. So the soup is never worse there than the best member. Ties among members go to
 the lower NLL on `val`, then to the smaller run key.
 """

@@ -3,7 +3,7 @@
 Reference: Tang et al. 2025, Merging Models on the Fly Without Retraining: A Sequential Approach to Scalable Continual Model
 Merging (arXiv:2501.09522)
 
-An update is the difference of a member from the start that all members share. Only the abstract was at hand, which names
+An update is the difference of a member from the start that all members share. Only the abstract was read, which names
 orthogonal projections and a scaling that keeps parameter distances stable. This reading is unverified: of each weight matrix
 (outputs, inputs times kernel), the new update loses its part between the leading left and the leading right singular vectors of
 the merged update, which hold the share `energy` of its squared norm. It is added to the sum of all so far, and the sum is

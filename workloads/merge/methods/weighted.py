@@ -2,7 +2,7 @@
 
 Reference: Parameter-Efficient Checkpoint Merging via Metrics-Weighted Averaging (2025)
 
-Only the abstract was at hand: it names weighting by training loss and by steps, and one penalty factor. The formula is
+Only the abstract was read: it names weighting by training loss and by steps, and one penalty factor. The formula is
 unverified: the share of a member is proportional to loss^-penalty, or to steps^penalty. A penalty of 0 is the uniform soup, and a
 large one leaves the member with the lowest loss or the most steps. The loss is the mean cross-entropy on whole training rows, not
 augmented, in evaluation mode; `val_loss` is that on `val`.

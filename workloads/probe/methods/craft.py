@@ -15,7 +15,7 @@ curve `concept_importance` has the index of every concept of every class.
 
 captum knows concepts that are given by examples (TCAV), and finds none. The factorisation is scikit-learn's.
 
-Only the abstract was at hand. Unverified: whole images instead of parts of images as the rows of the factorisation, the
+Only the abstract was read. Unverified: whole images instead of parts of images as the rows of the factorisation, the
 probability as the output, one level of recursion, and the layer before as where it leads.
 
 Reference: Fel et al. 2023, CRAFT: Concept Recursive Activation FacTorization for Explainability (arXiv:2211.10154)

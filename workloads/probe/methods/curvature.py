@@ -6,7 +6,7 @@ iteration. `sharpness` is the loss after one step of length `radius` along the g
 approximation of the largest rise within the ball.
 
 These are landscape metrics of the phases of Yang et al. 2021 (arXiv:2107.11228), which the zoo covers. Unverified: which of
-them the zoo stores; only its abstract was at hand.
+them the zoo stores; only its abstract was read.
 
 Reference: Schürholt et al. 2025, A Model Zoo on Phase Transitions in Neural Networks (arXiv:2504.18072); sharpness as in Foret et
 al. 2021 (arXiv:2010.01412)

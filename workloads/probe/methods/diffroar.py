@@ -7,7 +7,7 @@ control `diffroar_random` is the same for a random ranking, whose largest and sm
 planted, such as `block_digits`, `signal_share` is the share of the kept pixels of test rows that hold the signal; half of the
 pixels of `block_digits` do, so 0.5 is chance.
 
-The gradient is that of the logit of the label, summed over channels in magnitude. Only the abstract was at hand. Unverified: the
+The gradient is that of the logit of the label, summed over channels in magnitude. Only the abstract was read. Unverified: the
 recipe of the retrained networks, which is SGD with momentum here, and that the difference is one at equal shares.
 
 Reference: Shah, Jain and Netrapalli 2021, Do Input Gradients Highlight Discriminative Features? (arXiv:2102.12781)

@@ -7,7 +7,7 @@ feature is 1 minus the mean of that over all layers before the last. `complexity
 magnitude of its weights in the last layer; the paper finds it negative. Features that do not vary are left out. The curve
 `feature_information` has the mean over features for each layer, `feature_complexity` each feature.
 
-Only the abstract was at hand. Unverified: linear predictors as the family V, explained variance as the information, the mean over
+Only the abstract was read. Unverified: linear predictors as the family V, explained variance as the information, the mean over
 layers, single units as features instead of a dictionary of directions, and the importance.
 
 Reference: Fel et al. 2024, Understanding Visual Feature Reliance through the Lens of Complexity (arXiv:2407.06076)

@@ -6,7 +6,7 @@ log-probabilities: those that differ by at most `tolerance` compute the same fun
 that are equal are collisions. The curve `function` gives every run the number of its function. The same for any network, such as
 a candidate of a search, is in `pruneyard.workloads.networks.functions`.
 
-Only the abstract was at hand. Unverified: that the hash is made of predicted classes, and the comparison after it.
+Only the abstract was read. Unverified: that the hash is made of predicted classes, and the comparison after it.
 
 Reference: Gillard et al. 2023, Unified Functional Hashing in Automatic Machine Learning (arXiv:2302.05433)
 """

@@ -5,7 +5,7 @@ values of all of them together are the averaged spectrum, whose tail the Hill es
 layers, `tail_exponent_whole` that of the whole matrices, which depends on their shapes. The curve `tail_exponent` has a point
 for each layer. Layers whose shorter side is below `min_side` are left out; masked weights are zeros of the matrix.
 
-Only the abstract was at hand. Unverified: the aspect ratio of 1, windows that cover the matrix evenly, kernels flattened with
+Only the abstract was read. Unverified: the aspect ratio of 1, windows that cover the matrix evenly, kernels flattened with
 the inputs, and the Hill estimator on half of the values.
 
 Reference: Hu et al. 2025, Eigenspectrum Analysis of Neural Networks without Aspect Ratio Bias (FARMS, arXiv:2506.06280)

@@ -20,7 +20,7 @@ Where the output is linear in the coefficients, gradient times coefficient and o
 smaller area: `tests/workloads/probe/test_concept_probes.py`. captum attributes outputs to inputs or neurons, and knows no banks
 of concepts.
 
-Only the abstract was at hand. Unverified: the three extractions, the metrics except for deletion and insertion, the probability
+Only the abstract was read. Unverified: the three extractions, the metrics except for deletion and insertion, the probability
 as the output, and how strategies are clustered.
 
 Reference: Fel et al. 2023, A Holistic Approach to Unifying Automatic Concept Extraction and Concept Importance Estimation

@@ -11,7 +11,7 @@ the tail. `inductive_bias_se` is the standard error that the number of hypothese
 log2 of their number plus one. Where the two differ by many bits, the first is an extrapolation. The curve `hypothesis_loss` has
 the losses in ascending order.
 
-Only the abstract was at hand. Unverified: the fitted last layer as the way in which hypotheses meet the training data, the
+Only the abstract was read. Unverified: the fitted last layer as the way in which hypotheses meet the training data, the
 squared error, the log-normal distribution, and its standard error.
 
 Reference: Boopathy et al. 2024, Towards Exact Computation of Inductive Bias (arXiv:2406.15941)

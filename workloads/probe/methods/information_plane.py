@@ -6,7 +6,7 @@ rows, whose entropy is a mean over samples of it. I(X; T) is that entropy minus 
 mean entropy within classes; both are in nats. The first is at most log N for N rows. Metrics are those of the features, the
 inputs of the last layer; the curves `information_input` and `information_label` have all layers.
 
-Only the abstract was at hand. Unverified: principal components as the compression, noise on the compressed values instead of in
+Only the abstract was read. Unverified: principal components as the compression, noise on the compressed values instead of in
 every layer, and the estimator, which is that of the cited method.
 
 Reference: Butakov et al. 2024, Information Bottleneck Analysis of Deep Neural Networks via Lossy Compression

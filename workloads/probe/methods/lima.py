@@ -11,7 +11,7 @@ over these rows; absent if there is none.
 
 captum has no search for subsets. Its `FeatureAblation` scores one region at a time, which is the first round of this search.
 
-Only the abstract was at hand. Unverified: the score (a summary of the paper names four parts, of which this one has those that
+Only the abstract was read. Unverified: the score (a summary of the paper names four parts, of which this one has those that
 ask whether regions suffice and whether they are needed), regions on a grid, and that both ends share their evaluations.
 
 Reference: Chen et al. 2025, Less is More: Efficient Black-box Attribution via Minimal Interpretable Subset Selection
