@@ -16,6 +16,7 @@ from pruneyard.workloads.calibrate.user_outputs.assembled import (
     UserOutputs,
     checked_rows,
 )
+from pruneyard.workloads.metrics.max_logits import max_logit_spread
 
 
 def evaluate(
@@ -61,6 +62,7 @@ def metrics_on_test(outputs: UserOutputs, *, num_bins: int) -> dict[str, float]:
         seed=0,
         positive=outputs.positive,
     )
+    found = {**found, "max_logit_spread": max_logit_spread(test.logits, num_extra=outputs.num_extra)}
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 

@@ -263,11 +263,12 @@ def test_permuting_output_channels_commutes_where_nothing_is_drawn(name: str) ->
     orders = channel_permutations()
 
     def permuted(tensors_by_name: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Permutes tensors like the weight in their name: `visits/zeta.weight` like `zeta.weight`."""
+        """Permutes tensors like the weight in their name: `visits/zeta.weight` like `zeta.weight`. Scalars, such as counts, stay."""
         moved = {}
         for key, tensor in tensors_by_name.items():
-            outputs, inputs = orders[key.rpartition("/")[2]]
-            moved[key] = tensor[outputs][:, inputs]
+            if tensor.ndim:
+                outputs, inputs = orders[key.rpartition("/")[2]]
+            moved[key] = tensor[outputs][:, inputs] if tensor.ndim else tensor
         return moved
 
     for step in due_steps(method):

@@ -4,6 +4,7 @@ It knows neither specs nor runs, so jobs and the functions for Python give the s
 K classes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -152,7 +153,8 @@ class Evaluation:
         )
         named |= {("test", name): value for name, value in of_test.items()}
         named |= {("test", name): float(values.mean()) for name, values in test.uncertainty.items()}
-        named["test", "max_logit_spread"] = max_logit_spread(test.logits, num_extra=self.num_extra)
+        if math.isfinite(spread := max_logit_spread(test.logits, num_extra=self.num_extra)):
+            named["test", "max_logit_spread"] = spread
         if self.truth is not None and not self.num_extra:
             known = self._distributions(log_probabilities)
             error = true_calibration_error(known, self.truth, level="binned", num_bins=self.num_bins)

@@ -53,7 +53,8 @@ def metrics_at(
     named["train", "flops"] = training.train_flops
     named["train", "explored"] = explored_share(training)
     named |= {("train", name): value for name, value in training.rule.metrics.items()}
-    named |= {("train", name): value for name, value in measured(training.applied.tensors).items()}
+    # Sorted, because a resumed run has the tensors of its checkpoint in another order.
+    named |= {("train", name): value for name, value in sorted(measured(training.applied.tensors).items())}
     if (spread := training.mean.spread) is not None:
         named["train", "average_spread"] = spread
     named |= {("train", name): value for name, value in training.backward.scale.metrics().items()}
