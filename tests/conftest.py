@@ -1,9 +1,9 @@
 """Sets one torch thread, and how processes share the suite.
 
 The networks of tests are too small for more than one thread, and threads that wait for each other are slow. Where processes
-share the suite, files stay whole, and all but one of them start Ray, before all else: half of these run the files with tests on
-the shared head, which so starts once in each, and the others those whose tests start clusters of their own. Tests on Ray wait
-more than they compute, so there are more processes than cores; the one without Ray yields to the others.
+share the suite, files stay whole, and all but one of them start Ray, before all else: one runs the files with tests on the shared
+head, which so starts once, and each other one a share of the files whose tests start clusters of their own. These tests wait more
+than they compute, so there is one process more than there are cores; it yields to them.
 """
 
 import os
@@ -48,17 +48,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Returns a scheduler that gives whole files to processes, and the files that start Ray to all but one of them."""
     from xdist.scheduler import LoadScopeScheduling
 
-    num_shares = max(1, (len(config.getoption("tx") or []) - 1) // 2)
-    shares = {}
-    for on_shared_head in (True, False):
-        files = sorted((config.rootpath / "tests/integration").glob("test_*.py"))
-        files = [file for file in files if ("SharedHead" in file.read_text()) == on_shared_head]
-        where = "on the shared head" if on_shared_head else "on clusters of their own"
-        shares |= {file.name: f"tests {where}, share {num % num_shares}" for num, file in enumerate(files)}
+    files = sorted((config.rootpath / "tests/integration").glob("test_*.py"))
+    starting_clusters = [file.name for file in files if "SharedHead" not in file.read_text()]
+    num_shares = max(1, len(config.getoption("tx") or []) - 2)
 
     class WholeFiles(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return shares[Path(file).name] if file.startswith("tests/integration/") else file
+            if not file.startswith("tests/integration/"):
+                return file
+            name = file.rpartition("/")[2]
+            if name not in starting_clusters:
+                return "tests on the shared head"
+            return f"tests that start clusters, share {starting_clusters.index(name) % num_shares}"
 
     return WholeFiles(config, log)
