@@ -1,9 +1,9 @@
 """Sets one torch thread, and how processes share the suite.
 
 The networks of tests are too small for more than one thread, and threads that wait for each other are slow. Where processes
-share the suite, files stay whole, and all but one of them start Ray, before all else: one runs the files with tests on the shared
-head, which so starts once, and each other one a share of the files whose tests start clusters of their own. These tests wait more
-than they compute, so there is one process more than there are cores; it yields to them.
+share the suite, files stay whole, and two processes alone start Ray, before all else: one the files with tests on the shared
+head, which so starts once, and one the files whose tests start clusters of their own. These tests wait more than they compute,
+so there is one process more than there are cores; it yields to them.
 """
 
 import os
@@ -45,21 +45,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Returns a scheduler that gives whole files to processes, and the files that start Ray to all but one of them."""
+    """Returns a scheduler that gives whole files to processes, and the files that start Ray to two of them."""
     from xdist.scheduler import LoadScopeScheduling
-
-    files = sorted((config.rootpath / "tests/integration").glob("test_*.py"))
-    starting_clusters = [file.name for file in files if "SharedHead" not in file.read_text()]
-    num_shares = max(1, len(config.getoption("tx") or []) - 2)
 
     class WholeFiles(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
             if not file.startswith("tests/integration/"):
                 return file
-            name = file.rpartition("/")[2]
-            if name not in starting_clusters:
-                return "tests on the shared head"
-            return f"tests that start clusters, share {starting_clusters.index(name) % num_shares}"
+            shared = "SharedHead" in (config.rootpath / file).read_text()
+            return "tests on the shared head" if shared else "tests that start clusters"
 
     return WholeFiles(config, log)
