@@ -4,6 +4,7 @@ The operating system kills processes so when memory is short. Each process is ki
 of a study.
 """
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -93,10 +94,13 @@ def test_a_killed_process_in_the_middle_is_named_and_costs_no_number(
 def test_a_killed_process_at_the_start_is_an_end_in_time(
     short_spec: Path, env: dict[str, str], short_reference: Path, tmp_path: Path
 ) -> None:
-    """Kills each process as soon as it exists, while Ray is still starting."""
-    for name in VITAL:
-        with driving("run", short_spec, "--out", "out", folder=tmp_path, env=env) as driver:
-            driver.wait_until(lambda name=name: bool(processes_named(driver, name)), within_s=WITHIN_S)
+    """Kills each process as soon as it exists, while Ray is still starting. All that Ray started ends by itself."""
+    with contextlib.ExitStack() as drivers:
+        started = []
+        for name in VITAL:
+            driver = drivers.enter_context(driving("run", short_spec, "--out", "out", folder=tmp_path, env=env))
+            started.append(driver)
+            driver.wait_until(lambda name=name, driver=driver: bool(processes_named(driver, name)), within_s=WITHIN_S)
             killed_at = kill(driver, name)
             assert driver.wait(within_s=WITHIN_S) == 4, driver.output()
             elapsed_s = time.monotonic() - killed_at
@@ -104,6 +108,7 @@ def test_a_killed_process_at_the_start_is_an_end_in_time(
             assert elapsed_s < 60
             assert "Traceback" not in driver.stderr, driver.output()
             assert "Ray" in driver.stderr
+        for driver in started:  # agents look for the control service for a minute, beside the next studies
             driver.seconds_until_gone(within_s=90)
     resume(tmp_path, env)
     assert_same_numbers(tmp_path / "out", short_reference)
