@@ -263,7 +263,7 @@ def test_permuting_output_channels_commutes_where_nothing_is_drawn(name: str) ->
     orders = channel_permutations()
 
     def permuted(tensors_by_name: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Permutes tensors like the weight in their name: `visits/zeta.weight` like `zeta.weight`. Scalars, such as counts, stay."""
+        """Permutes tensors like the weight in their name: `visits/zeta.weight` like `zeta.weight`. Counts stay as they are."""
         moved = {}
         for key, tensor in tensors_by_name.items():
             if tensor.ndim:

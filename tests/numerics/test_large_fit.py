@@ -1,4 +1,4 @@
-"""The fits of large matrices and of many rows: the minimum of the fit in float64, never worse than the start, and within a bound of passes."""
+"""The fits of large matrices and of many rows: the minimum of the fit in float64, never worse than the start, in few passes."""
 
 import numpy as np
 import pytest
