@@ -27,6 +27,7 @@ FLAGS = (
     "--hide-scrollbars",
 )
 
+WITHIN_S = 120  # for what takes seconds on an idle machine
 OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
 
 MARKS = [
@@ -63,13 +64,16 @@ def show(browser, page, *, width, scheme="light"):
     emulate(browser, scheme=scheme)
     resize(browser, width, 1200)
     browser.get(page.as_uri())
-    for _ in range(2):  # charts change the height
-        resize(browser, width, browser.execute_script("return document.documentElement.scrollHeight"))
-        WebDriverWait(browser, 30).until(
-            lambda driver: driver.execute_script(
-                "return [...document.querySelectorAll('figure')].every(f => f.matches('.interactive') || !f.checkVisibility())"
-            )
+
+    def every_chart_is_drawn(driver):
+        # A chart is drawn when it is in view, and the page grows while it is laid out.
+        resize(driver, width, driver.execute_script("return document.documentElement.scrollHeight"))
+        return driver.execute_script(
+            "return [...document.querySelectorAll('figure')].every(f => f.matches('.interactive') || !f.checkVisibility())"
         )
+
+    WebDriverWait(browser, WITHIN_S).until(every_chart_is_drawn)
+    resize(browser, width, browser.execute_script("return document.documentElement.scrollHeight"))
 
 
 def emulate(browser, *, scheme="light", media="screen"):

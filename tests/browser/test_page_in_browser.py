@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from chromium import MARKS, emulate, open_browser, requests, show
+from chromium import MARKS, WITHIN_S, emulate, open_browser, requests, show
 from made_up_chain import write_chain
 from made_up_study import metric, record, write_study
 from selenium import webdriver
@@ -43,7 +43,7 @@ def test_hovering_shows_a_tooltip_and_print_gets_static_charts_and_open_tables(b
     show(browser, page, width=1280)
     mark = browser.find_element("css selector", "#against-density .live .mark-symbol path")
     webdriver.ActionChains(browser).move_to_element(mark).perform()
-    WebDriverWait(browser, 5).until(
+    WebDriverWait(browser, WITHIN_S).until(
         lambda driver: driver.find_element("css selector", "#vg-tooltip-element.visible")
     )
     text = browser.find_element("css selector", "#vg-tooltip-element").text

@@ -80,6 +80,7 @@ def arguments(results: Results) -> dict[str, dict[str, Any]]:
     }
 
 
+@pytest.mark.slow
 def test_a_function_of_a_script_gives_under_asha_what_it_gives_without_ray(
     head: SharedHead, env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 GOOD = '''"""Learning rate: falls to nothing by a power of what is left.
 
 Reference: Chen et al. 2017, Rethinking atrous convolution (arXiv:1706.05587), the "poly" policy
@@ -41,6 +43,7 @@ def conformance_of(path: Path, *options: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_a_broken_file_fails_by_the_rules_it_breaks_and_passes_the_others(tmp_path: Path) -> None:
     broken = tmp_path / "sinking.py"
     broken.write_text(GOOD.replace("return (1 -", "return -(1 -").replace("Reference:", "See"))

@@ -64,6 +64,7 @@ def test_a_study_runs_with_all_copied_plugins(copy: Path, tmp_path: Path) -> Non
     assert record["status"] == Status.COMPLETED
 
 
+@pytest.mark.slow
 def test_a_kind_of_job_is_added_by_its_folder_alone(copy: Path, tmp_path: Path) -> None:
     (spec,) = [text for text in blocks(MANUALS["workloads"], "yaml") if "kind: nearest_mean" in text]
     run(spec, copy, tmp_path)

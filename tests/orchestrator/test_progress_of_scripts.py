@@ -81,6 +81,7 @@ def test_a_script_on_a_terminal_shows_lines_and_how_the_study_ended(tmp_path: Pa
     assert shown.count("trains with 2.0") == 2
 
 
+@pytest.mark.slow
 def test_nothing_is_shown_without_a_terminal_or_where_it_is_not_wanted(tmp_path: Path) -> None:
     stdout, stderr = run_script(tmp_path, "none")
     assert "done" not in stdout + stderr
@@ -88,6 +89,7 @@ def test_nothing_is_shown_without_a_terminal_or_where_it_is_not_wanted(tmp_path:
     assert " done" not in run_on_terminal(tmp_path, "false")
 
 
+@pytest.mark.slow
 def test_verbose_shows_lines_on_stderr_without_a_terminal(tmp_path: Path) -> None:
     stdout, stderr = run_script(tmp_path, "true")
     assert "done" not in stdout
