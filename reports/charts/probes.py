@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import altair as alt
@@ -85,9 +85,8 @@ def paths(study: Study, cells: pd.DataFrame) -> list[Figure]:
         means = means.rename(columns={"min": "low", "max": "high", "size": "num"})
         return _lines(means, styles=styles, title=label, x="place on the segment", y="test loss", ticks=[0, 0.5, 1], of="line")
 
-    shown = cells[cells["cell"].isin(points["cell"])]
     return draw(
-        [partial(plot, int(cell), str(label)) for cell, label in zip(shown["cell"], shown["label"], strict=True)],
+        _by_setting(plot, cells, points),
         name="probe-connectivity",
         title="Test loss between networks",
         caption="Along the segment from the weights of one network (0) to those of another (1). Lines: mean over pairs of "
@@ -121,9 +120,8 @@ def overlaps(study: Study, cells: pd.DataFrame) -> list[Figure]:
         words = f"Overlap of the masks of {len(order)} networks, {label}: {span}"
         return _matrix(table, title=label, words=words, y="network", x="network", low=0.0)
 
-    shown = cells[cells["cell"].isin(points["cell"])]
     return draw(
-        [partial(plot, int(cell), str(label)) for cell, label in zip(shown["cell"], shown["label"], strict=True)],
+        _by_setting(plot, cells, points),
         name="probe-mask-overlap",
         title="Overlap of masks between networks",
         caption="Share of the weights active in at least one of two networks that are active in both, in the order of the "
@@ -213,9 +211,8 @@ def matrices(study: Study, cells: pd.DataFrame, name: str, *, title: str, x: str
         words = f"{title}, {label}: the largest is {x} {top['column']} of {top['row']}"
         return _matrix(table, title=label, words=words, y="", x=x, order=order)
 
-    shown = cells[cells["cell"].isin(points["cell"])]
     return draw(
-        [partial(plot, int(cell), str(label)) for cell, label in zip(shown["cell"], shown["label"], strict=True)],
+        _by_setting(plot, cells, points),
         name=f"probe-{name.replace('_', '-')}",
         title=title,
         caption="The run with the smallest seed of each setting. Concepts have no order: their numbers only tell them apart.",
@@ -229,6 +226,14 @@ def _points(study: Study, name: str, cells: pd.DataFrame) -> pd.DataFrame:
     runs = study.labelled[study.labelled["cell"].isin(cells["cell"]) & (study.labelled["status"] == "COMPLETED")]
     ordered = runs.sort_values("seed", kind="stable")[["run_key", "cell", "outer"]]
     return ordered.merge(points, on="run_key").merge(cells[["cell", "label"]], on="cell")
+
+
+def _by_setting(
+    plot: Callable[[int, str], Plot], cells: pd.DataFrame, points: pd.DataFrame
+) -> list[Callable[[], Plot]]:
+    """Returns what draws one panel for each setting that has points; `plot` is given its cell and label."""
+    shown = cells[cells["cell"].isin(points["cell"])]
+    return [partial(plot, int(cell), str(label)) for cell, label in zip(shown["cell"], shown["label"], strict=True)]
 
 
 def _at_most(cells: pd.DataFrame, most: int) -> tuple[pd.DataFrame, str]:

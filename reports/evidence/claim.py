@@ -22,7 +22,7 @@ class _Strict:
 
 @dataclass(frozen=True, kw_only=True)
 class Published(_Strict):
-    """What the paper reports.
+    """The result that a paper reports, and how it was obtained.
 
     gain: the largest reported change of the measure against the base method, a difference (`points`) or a fraction of the base
     method's value (`relative`); None where no number was read at its source. protocol: the setting that it was reported in.

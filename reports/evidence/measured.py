@@ -36,7 +36,7 @@ class Measured:
 
     @property
     def acts(self) -> bool | None:
-        """Whether the whole interval lies beyond the threshold; False if none of it does."""
+        """Returns True if the whole interval lies beyond the threshold, False if none of it does, and None otherwise."""
         if self.num < 2 or math.isnan(self.low):
             return None
         if self.condition.above is not None:
@@ -59,7 +59,7 @@ class Finding:
 
     @property
     def acts(self) -> bool | None:
-        """Whether the mechanism acts: it does if one of its conditions says so, and does not if all deny it."""
+        """Returns whether the mechanism acts, as `mechanism_acts` says of its conditions."""
         return mechanism_acts([each.acts for each in self.mechanism])
 
 

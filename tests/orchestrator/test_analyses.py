@@ -35,7 +35,7 @@ def grid(tmp_path_factory):
 
 @pytest.mark.parametrize(("evaluator", "least"), [("fanova", 0.8), ("ped_anova", 0.5)])
 def test_importances_are_the_shares_of_the_planted_variance(grid, evaluator, least):
-    """Of independent uniform factors 3 x and 1 x the shares of the variance are 9 : 1."""
+    """Two independent uniform factors, one scaled by 3, have shares of the variance of 9 to 1."""
     table = analysis(grid, "importance", metric="test/accuracy", evaluator=evaluator)
     shares = dict(zip(table["setting"], table["importance"], strict=True))
     assert next(iter(table["setting"])) == "optimizer.lr"

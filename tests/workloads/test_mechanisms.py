@@ -37,7 +37,7 @@ def tensors(*values: float) -> dict[str, Tensor]:
 
 
 def test_the_variance_ratio_of_three_steps_by_hand() -> None:
-    """Of the first entry alone: differences 2 and -4 of g, 1 and -1 of the corrected gradients, (1 + 1) / (4 + 16)."""
+    """The ratio is (1 + 1) / (4 + 16): the first entry of g differs by 2 and -4, that of the corrected gradients by 1 and -1."""
     masks = {"w": torch.tensor([True, False])}
     state: dict[str, Tensor] = {}
     for own, corrected in ((1.0, 2.0), (3.0, 3.0), (-1.0, 2.0)):

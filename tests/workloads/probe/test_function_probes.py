@@ -275,7 +275,7 @@ def test_retraining_tells_a_network_that_looks_at_the_planted_pixel_from_one_tha
 
 
 def test_the_share_of_the_signal_is_that_of_the_half_that_a_network_looks_at() -> None:
-    """Of 32 places, one network reads the upper half alone: where the signal is above, all of its pixels hold it, else none."""
+    """A network that reads the upper half of 32 places names the whole signal where it lies above, and none of it elsewhere."""
     source = BlockDigits(base=SOURCE)
     data = source.load()
     above = source.signal_places(data.test.images)[:, 0]
