@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pandas as pd
 import pyarrow as pa
 
 from pruneyard.reports.study import Study
+from pruneyard.reports.targets import COSTS, with_cost
 
-KINDS: Mapping[str, str] = {"steps": "step", "epochs": "epoch", "time": "wall_s", "flops": "train/flops"}
-"""What can be matched, and the column of `metrics`, or the metric of the same step, that counts it."""
-_COSTS = ("train_flops", "train_s")
+_OF_WHOLE_RUNS = ("train_flops", "train_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +21,8 @@ class Budget:
     amount: float
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"budget {self.kind!r} is unknown; it must be one of {', '.join(KINDS)}")
+        if self.kind not in COSTS:
+            raise ValueError(f"budget {self.kind!r} is unknown; it must be one of {', '.join(COSTS)}")
         if not self.amount > 0:
             raise ValueError(f"budget {self.kind}={self.amount:g}: the amount must be above 0")
 
@@ -35,7 +33,7 @@ class Budget:
         try:
             return cls(kind=kind, amount=float(amount))
         except ValueError as error:
-            allowed = " or ".join(f"{name}=NUMBER" for name in KINDS)
+            allowed = " or ".join(f"{name}=NUMBER" for name in COSTS)
             is_number = not str(error).startswith("could not convert")
             raise ValueError(str(error) if is_number else f"budget {text}: must be {allowed}") from error
 
@@ -47,18 +45,13 @@ def at_budget(study: Study, budget: Budget) -> Study:
     have the chance to use it, and has no values. Costs of whole runs are unknown in the result, since they are not those of the
     budget. Raises `ValueError` where no run has spent the budget, with the largest amount that one has.
     """
-    history = study.history
-    column = KINDS[budget.kind]
-    if "/" in column:
-        counted = history.loc[history["measure"] == column, ["run_key", "step", "value"]].rename(columns={"value": column})
-        history = history.merge(counted, on=["run_key", "step"])
-    spent = history.dropna(subset=[column])
-    most = spent.groupby("run_key")[column].max()
+    spent = with_cost(study.history, budget.kind)
+    most = spent.groupby("run_key")["cost"].max()
     enough = set(most.index[most >= budget.amount * (1 - 1e-9)])
     if not enough:
-        known = f"the most that one has is {most.max():g}" if len(most) else f"none has recorded {column}"
+        known = f"the most that one has is {most.max():g}" if len(most) else f"none has recorded {COSTS[budget.kind]}"
         raise ValueError(f"budget {budget.kind}={budget.amount:g}: no run has spent it; {known}")
-    kept = spent[spent["run_key"].isin(enough) & (spent[column] <= budget.amount * (1 + 1e-9))]
+    kept = spent[spent["run_key"].isin(enough) & (spent["cost"] <= budget.amount * (1 + 1e-9))]
     return replace(study, metrics=_rows(study.metrics, kept), runs=_without_costs(study.runs))
 
 
@@ -70,7 +63,7 @@ def _rows(metrics: pa.Table, kept: pd.DataFrame) -> pa.Table:
 
 
 def _without_costs(runs: pa.Table) -> pa.Table:
-    for name in _COSTS:
+    for name in _OF_WHOLE_RUNS:
         place = runs.schema.get_field_index(name)
         runs = runs.set_column(place, runs.schema.field(name), pa.nulls(len(runs), runs.schema.field(name).type))
     return runs

@@ -1,57 +1,39 @@
-"""The costs of reaching a target value per run: epochs, steps, training time and FLOPs."""
+"""What a run has spent when it reaches a target value: epochs, steps, training time and FLOPs."""
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
-import pyarrow as pa
 
-from pruneyard.reports.cells import LABELS, label_cells
-from pruneyard.reports.records import Status
-from pruneyard.reports.summary import history
-
-_COSTS = ("epochs", "steps", "train_s", "train_flops")
-_FLOPS = "train/flops"
-"""Counted FLOPs of all steps so far, recorded at evaluations."""
+COSTS = {"steps": "step", "epochs": "epoch", "time": "wall_s", "flops": "train/flops"}
+"""What is spent, and the column of `metrics`, or the metric of the same step, that counts it."""
 
 
-def to_target(
-    runs: pa.Table, metrics: pa.Table, *, target: float, measure: str = "val/accuracy", rises: bool = True
-) -> pd.DataFrame:
-    """Returns one row per completed run: `cell`, labels, settings that differ, `seed`, `best`, and the costs up to the target.
+def with_cost(history: pd.DataFrame, cost: str) -> pd.DataFrame:
+    """Returns the evaluations with a column `cost`: what the run had spent by then, one of `COSTS`.
 
-    A run reaches the target at its first evaluation whose value is at least it (at most, if the measure should
-    fall). Between evaluations nothing is known, so evaluate often. A run that never reaches it has NaN costs,
-    and a mean over seeds that skips it would flatter. `train_flops` is the metric `train/flops` at that step,
-    NaN where it was not recorded: while the density moves it is no share of the total. `best` is the best value.
+    history: as `summary.history` returns it. Evaluations whose cost was not recorded are left out: FLOPs are no share of the
+    run's total, since the density may move.
     """
-    labelled = label_cells(runs)
-    settings: list[str] = labelled.attrs["settings"]
-    completed = labelled[labelled["status"] == Status.COMPLETED]
-    points = history(metrics)
-    rows = [
-        _row(points[points["run_key"] == key], target=target, measure=measure, rises=rises)
-        for key in completed["run_key"]
-    ]
-    found = pd.DataFrame(rows, columns=["best", *_COSTS], index=completed.index, dtype="float64")
-    shown = completed[["cell", *LABELS, *settings, "seed"]]
-    return (
-        pd.concat([shown, found], axis=1).sort_values(["cell", "seed"], kind="stable").reset_index(drop=True)
-    )
+    column = COSTS[cost]
+    if "/" in column:
+        counted = history.loc[history["measure"] == column, ["run_key", "step", "value"]]
+        return history.merge(counted.rename(columns={"value": "cost"}), on=["run_key", "step"]).dropna(subset=["cost"])
+    return history.assign(cost=history[column]).dropna(subset=["cost"])
 
 
-def _row(points: pd.DataFrame, *, target: float, measure: str, rises: bool) -> dict[str, float]:
-    """Returns the costs of one run from all its metric rows."""
-    measured = points[points["measure"] == measure].sort_values("step", kind="stable")
-    if measured.empty:
-        return {}
-    values = measured["value"]
-    best = {"best": float(values.max() if rises else values.min())}
-    reached = measured[values >= target if rises else values <= target]
-    if reached.empty:
-        return best
-    epochs, steps, train_s = (float(reached[name].iloc[0]) for name in ("epoch", "step", "wall_s"))
-    counted = points.loc[(points["measure"] == _FLOPS) & (points["step"] == steps), "value"]
-    flops = float(counted.iloc[0]) if len(counted) else math.nan
-    return best | {"epochs": epochs, "steps": steps, "train_s": train_s, "train_flops": flops}
+def up_to_target(points: pd.DataFrame, target: float | pd.Series[float], *, rises: bool) -> pd.DataFrame:
+    """Returns the `cost` of every run up to the target and whether it `reached` it, indexed by run key.
+
+    points: evaluations of one measure, from `with_cost`. target: one for all, or one for each evaluation. rises: whether the
+    measure should.
+
+    A run reaches the target at its first evaluation whose value is at least it (at most, if the measure should fall). Between
+    evaluations nothing is known, so evaluate often. The cost of a run that never does is that of its last evaluation: it is a
+    lower bound, and a mean over seeds that left the run out would flatter.
+    """
+    is_there = points["value"] >= target if rises else points["value"] <= target
+    points = points.assign(reached=is_there).sort_values(["run_key", "step"], kind="stable")
+    reached = points[points["reached"]].drop_duplicates("run_key")
+    others = points[~points["run_key"].isin(reached["run_key"])].drop_duplicates("run_key", keep="last")
+    found: pd.DataFrame = pd.concat([reached, others]).set_index("run_key")[["cost", "reached"]]
+    return found.astype({"cost": "float64"}).sort_index()

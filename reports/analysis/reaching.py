@@ -12,9 +12,8 @@ from pruneyard.reports.paired import natural_baseline
 from pruneyard.reports.records import Status
 from pruneyard.reports.statistics.reaching import ShareReached, share_reached
 from pruneyard.reports.study import Study
+from pruneyard.reports.targets import COSTS, up_to_target, with_cost
 
-COSTS = {"epochs": "epoch", "steps": "step", "time": "wall_s", "flops": "train/flops"}
-"""What reaching a target costs, and the column, or the metric of the same step, that holds it."""
 _SHARE = 0.5
 
 
@@ -53,26 +52,15 @@ def costs_to_target(
     larger = LARGER_IS_BETTER.get(measure.partition("/")[2])
     if larger is None:
         raise ValueError(f"{measure}: it is not known whether larger is better")
-    points = study.history[study.history["measure"] == measure]
-    column = COSTS[cost]
-    if "/" in column:
-        counted = study.history.loc[study.history["measure"] == column, ["run_key", "step", "value"]]
-        points = points.merge(counted.rename(columns={"value": column}), on=["run_key", "step"])
-    points = points.dropna(subset=[column, "value"]).sort_values(["run_key", "step"], kind="stable")
+    points = with_cost(study.history, cost)
+    points = points[points["measure"] == measure]
     cells = dict(zip(study.labelled["run_key"], study.labelled["cell"], strict=True))
     points["target"] = target if isinstance(target, int | float) else points["run_key"].map(cells).map(dict(target))
-    points = points.dropna(subset=["target"])
-    is_there = points["value"] >= points["target"] if larger else points["value"] <= points["target"]
-    first = points[is_there].drop_duplicates("run_key")
-    last = points.drop_duplicates("run_key", keep="last")
-    ends = last.set_index("run_key")[column].astype("float64")
-    ends.update(first.set_index("run_key")[column].astype("float64"))
+    points = points.dropna(subset=["target", "value"])
+    costs = up_to_target(points, points["target"], rises=larger)
     runs = study.labelled[study.labelled["status"].isin([Status.COMPLETED, Status.PRUNED])]
-    found = runs.loc[runs["run_key"].isin(ends.index), ["run_key", "cell", "seed"]].copy()
-    found["cost"] = found["run_key"].map(ends)
-    found["target"] = found["run_key"].map(last.set_index("run_key")["target"])
-    found["reached"] = found["run_key"].isin(set(first["run_key"]))
-    return found.reset_index(drop=True)
+    targets = points.drop_duplicates("run_key").set_index("run_key")["target"]
+    return runs[["run_key", "cell", "seed"]].join(costs.join(targets), on="run_key", how="inner").reset_index(drop=True)
 
 
 def reached_by_setting(

@@ -18,6 +18,7 @@ from pruneyard.reports.renamed_keys import present_key
 from pruneyard.reports.statistics.differences import holm, t_test
 from pruneyard.reports.statistics.intervals import estimate
 from pruneyard.reports.study import Study
+from pruneyard.reports.targets import up_to_target, with_cost
 
 EPOCHS_TO = "epochs to "
 TUNED_IN = "tune"
@@ -184,19 +185,15 @@ class _Runs:
 
         A run that never reaches it counts with its whole length, which flatters it.
         """
-        points = self._study.history
+        points = with_cost(self._study.history, "epochs")
         points = points[points["measure"] == measure]
-        larger = LARGER_IS_BETTER[measure.partition("/")[2]]
-        curves = {key: points[points["run_key"] == key].sort_values("step") for each in own for key in each["run_key"]}
-        best = [curves[key]["value"].max() if larger else curves[key]["value"].min() for key in own[0]["run_key"]]
-        if not best:
+        of_base = points[points["run_key"].isin(own[0]["run_key"])]
+        if of_base.empty:
             return pd.Series(dtype="float64")
-        target = min(best) if larger else max(best)
-        found = {}
-        for key, curve in curves.items():
-            reached = curve[curve["value"] >= target if larger else curve["value"] <= target]
-            found[key] = float((reached if len(reached) else curve.tail(1))["epoch"].iloc[0]) if len(curve) else math.nan
-        return pd.Series(found)
+        rises = LARGER_IS_BETTER[measure.partition("/")[2]]
+        best = of_base.groupby("run_key")["value"].agg("max" if rises else "min")
+        costs: pd.Series[float] = up_to_target(points, float(best.min() if rises else best.max()), rises=rises)["cost"]
+        return costs
 
 
 def _flat(run: pd.Series[Any]) -> dict[str, Any]:

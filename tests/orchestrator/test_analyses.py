@@ -163,7 +163,7 @@ def test_each_is_a_chart_of_the_figure_command(sweep, name):
         ("front", {"target": 0.5}, "target: analysis front takes cost"),
         ("aggregates", {"cost": "steps"}, "takes no option beside the metric"),
         ("front", {"cost": "money"}, "cost is 'money'; it must be one of num_active, train_flops, train_s"),
-        ("time-to-target", {"cost": "money"}, "it must be one of epochs, steps, time, flops"),
+        ("time-to-target", {"cost": "money"}, "it must be one of steps, epochs, time, flops"),
         ("front", {"metric": "test/acuracy"}, "did you mean test/accuracy?"),
     ],
 )
