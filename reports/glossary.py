@@ -359,6 +359,14 @@ def is_known(measure: str) -> bool:
     return any(name in known for known in (METRICS, TITLES, TERMS, DISTILLATION_TERMS))
 
 
+def larger_is_better(measure: str) -> bool:
+    """Returns whether a larger value of `split/name` is better. Raises `ValueError` where that is not known."""
+    larger = LARGER_IS_BETTER.get(measure.partition("/")[2])
+    if larger is None:
+        raise ValueError(f"{measure}: it is not known whether larger is better")
+    return larger
+
+
 def cost_names(kinds: Collection[str]) -> dict[str, str]:
     """Returns the display names of the cost columns for runs of these kinds."""
     return DISTILLATION_COSTS if set(kinds) == {"distill"} else COSTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from pruneyard.reports.glossary import LARGER_IS_BETTER
+from pruneyard.reports.glossary import larger_is_better
 from pruneyard.reports.statistics.fronts import hypervolume, on_front
 from pruneyard.reports.study import Study
 
@@ -20,9 +20,7 @@ def front_points(study: Study, measure: str, *, cost: str = "num_active") -> pd.
     """
     if cost not in COSTS:
         raise ValueError(f"cost is {cost!r}; it must be one of {', '.join(COSTS)}")
-    larger = LARGER_IS_BETTER.get(measure.partition("/")[2])
-    if larger is None:
-        raise ValueError(f"{measure}: it is not known whether larger is better")
+    larger = larger_is_better(measure)
     table = study.measured(measure)
     table = table[table[cost] > 0].rename(columns={"label": "setting"})
     if table.empty:
@@ -42,7 +40,7 @@ def hypervolumes(study: Study, measure: str, *, cost: str = "num_active") -> pd.
     the cost, that the method's points dominate: 0 for nothing, 1 for the best corner itself.
     """
     points = front_points(study, measure, cost=cost)
-    larger = LARGER_IS_BETTER[measure.partition("/")[2]]
+    larger = larger_is_better(measure)
     rows = []
     for field, own in points.groupby("field", sort=False):
         scaled = np.column_stack([_unit(np.log(own["cost"])), _unit(-own["mean"] if larger else own["mean"])])

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pruneyard.reports.cells import flat_spec, is_detail
-from pruneyard.reports.glossary import LARGER_IS_BETTER
+from pruneyard.reports.glossary import larger_is_better
 from pruneyard.reports.records import Status
 from pruneyard.reports.study import Study
 
@@ -34,7 +34,8 @@ def importances(study: Study, measure: str, *, evaluator: str = "fanova") -> pd.
     explains alone and in interactions; `ped_anova` compares the distribution of its values among the best tenth with that
     among all, and so says what matters for being good.
 
-    Raises `ValueError` for fewer than `MIN_SETTINGS` settings or two hyperparameters, and `NoOptunaError`.
+    Raises `ValueError` for fewer than `MIN_SETTINGS` settings or two hyperparameters, and by `ped_anova` for a measure whose
+    direction is not known; and `NoOptunaError`.
     Reference: Hutter, Hoos and Leyton-Brown, "An efficient approach for assessing hyperparameter importance", ICML 2014;
     Watanabe, Bansal and Hutter, "PED-ANOVA", IJCAI 2023.
     """
@@ -47,7 +48,7 @@ def importances(study: Study, measure: str, *, evaluator: str = "fanova") -> pd.
             f"{measure} is known of {len(values)} settings that differ in {len(keys)} common hyperparameters; importances need "
             f"{MIN_SETTINGS} settings and two hyperparameters"
         )
-    larger = LARGER_IS_BETTER.get(measure.partition("/")[2], False)
+    larger = evaluator == "ped_anova" and larger_is_better(measure)  # the others do not ask what is good
     settings = [{key: spec[key] for key in keys} for spec in specs]
     shares = _evaluated(values, settings, evaluator=evaluator, larger_is_better=larger)
     rows = [

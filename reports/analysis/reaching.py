@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from pruneyard.reports.glossary import LARGER_IS_BETTER
+from pruneyard.reports.glossary import larger_is_better
 from pruneyard.reports.paired import natural_baseline
 from pruneyard.reports.records import Status
 from pruneyard.reports.statistics.reaching import ShareReached, share_reached
@@ -49,9 +49,7 @@ def costs_to_target(
     """
     if cost not in COSTS:
         raise ValueError(f"cost is {cost!r}; it must be one of {', '.join(COSTS)}")
-    larger = LARGER_IS_BETTER.get(measure.partition("/")[2])
-    if larger is None:
-        raise ValueError(f"{measure}: it is not known whether larger is better")
+    larger = larger_is_better(measure)
     points = with_cost(study.history, cost)
     points = points[points["measure"] == measure]
     cells = dict(zip(study.labelled["run_key"], study.labelled["cell"], strict=True))

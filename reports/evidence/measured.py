@@ -12,7 +12,7 @@ import pandas as pd
 from pruneyard.reports.cells import flat_spec
 from pruneyard.reports.evidence.claim import Compared, Condition, EvidenceClaims, Guard, PaperClaim, Values
 from pruneyard.reports.evidence.verdict import Effect, Judgement, Kept, judge
-from pruneyard.reports.glossary import LARGER_IS_BETTER
+from pruneyard.reports.glossary import larger_is_better
 from pruneyard.reports.records import Status
 from pruneyard.reports.renamed_keys import present_key
 from pruneyard.reports.statistics.differences import holm, t_test
@@ -141,7 +141,7 @@ def _measured(condition: Condition, runs: _Runs, base: int, method: int) -> Meas
 def _kept(guard: Guard, runs: _Runs, base: int, method: int) -> Kept:
     """Returns by how much a measure gets worse at the end of its interval that speaks for the method."""
     effect = _effect(*runs.values(guard.measure, base, method))
-    worse = -effect.high if LARGER_IS_BETTER[guard.measure.partition("/")[2]] else effect.low
+    worse = -effect.high if larger_is_better(guard.measure) else effect.low
     return Kept(measure=guard.measure, worse_by=0.0 if math.isnan(worse) else max(0.0, worse), allowed=guard.worse_by)
 
 
@@ -190,7 +190,7 @@ class _Runs:
         of_base = points[points["run_key"].isin(own[0]["run_key"])]
         if of_base.empty:
             return pd.Series(dtype="float64")
-        rises = LARGER_IS_BETTER[measure.partition("/")[2]]
+        rises = larger_is_better(measure)
         best = of_base.groupby("run_key")["value"].agg("max" if rises else "min")
         costs: pd.Series[float] = up_to_target(points, float(best.min() if rises else best.max()), rises=rises)["cost"]
         return costs

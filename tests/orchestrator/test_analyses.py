@@ -29,7 +29,7 @@ def grid(tmp_path_factory):
     store = Store(RunFolder(folder))
     for number, (lr, wd, name) in enumerate(itertools.product(LEVELS, LEVELS, ("a", "b"))):
         spec = {"optimizer": {"name": name, "lr": lr, "wd": wd}, "method": {"name": "rigl"}}
-        store.write(record(f"g{number}", spec_json=json.dumps(spec)), [metric(0.3 * lr + 0.1 * wd)], [])
+        store.write(record(f"g{number}", spec_json=json.dumps(spec)), [metric(0.3 * lr + 0.1 * wd), metric(lr, name="odd")], [])
     return Study.read([folder])
 
 
@@ -45,6 +45,12 @@ def test_importances_are_the_shares_of_the_planted_variance(grid, evaluator, lea
     if evaluator == "fanova":
         assert shares["optimizer.lr"] == pytest.approx(0.9, abs=0.06)
     assert table.loc[0, ["num_values", "num_settings"]].tolist() == [4, 32]
+
+
+def test_what_matters_for_being_good_needs_a_known_direction(grid):
+    assert len(analysis(grid, "importance", metric="test/odd", evaluator="fanova")) == 3
+    with pytest.raises(UsageError, match="test/odd: it is not known whether larger is better"):
+        analysis(grid, "importance", metric="test/odd", evaluator="ped_anova")
 
 
 def test_an_importance_is_a_chart_too(grid):
