@@ -87,7 +87,7 @@ class WeightMean:
 
     @property
     def spread(self) -> float | None:
-        """The root mean squared distance of the samples from their mean, divided by the norm of the mean.
+        """Returns the root mean squared distance of the samples from their mean, divided by the norm of the mean.
 
         None for fewer than two samples, and for those of which an earlier version of pruneyard took some.
         """
