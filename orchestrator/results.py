@@ -11,7 +11,7 @@ from pruneyard.orchestrator.artifacts.run_keys import full_run_key
 from pruneyard.orchestrator.errors import ClusterError, ExitCode, UsageError
 from pruneyard.orchestrator.reading.analyses import analysis
 from pruneyard.orchestrator.reading.choice import best_run, pareto_front
-from pruneyard.orchestrator.reading.comparison import compared
+from pruneyard.orchestrator.reading.comparison import compared, matched
 from pruneyard.orchestrator.reading.metric_names import check_recorded, directions_of, recorded_measures
 from pruneyard.orchestrator.reading.run_artifacts import load_network, predictions
 from pruneyard.orchestrator.reading.summary_columns import summary_table
@@ -201,13 +201,20 @@ class Results:
         return pareto_front(cells(runs, metrics, measures=[name for name in directions if "/" in name]), directions)
 
     def compare(
-        self, a: str | Mapping[str, Any], b: str | Mapping[str, Any], *, metric: str | Sequence[str] | None = None
+        self,
+        a: str | Mapping[str, Any],
+        b: str | Mapping[str, Any],
+        *,
+        metric: str | Sequence[str] | None = None,
+        budget: str | None = None,
+        pool: Sequence[str] = (),
     ) -> pd.DataFrame:
         """Compares settings: one row per metric and pair of settings, with the paired difference a - b and its interval.
 
         a, b: the values that columns of the summary must have on each side, such as `{"method": "rigl", "density": 0.1}`; a
             text names a method.
         metric: one or more `split/name`; by default the main measures of the summary.
+        budget: such as `epochs=5`: what all runs had after it. pool: settings that do not tell rows apart, such as `batch_size`.
 
         Runs are paired by seed. Settings are compared that agree in all columns but those that both sides name. `difference` has
         a 95% t interval; `p_value` is that of the paired t test, `p_corrected` the same corrected for the number of rows (Holm),
@@ -220,7 +227,7 @@ class Results:
             >>> table[["a", "b", "num_pairs"]].to_dict("records")
             [{'a': 'rigl', 'b': 'static', 'num_pairs': 3}]
         """
-        study = self._study
+        study = matched(self._study, budget, pool)
         measures = [metric] if isinstance(metric, str) else list(metric or study.measures[:MAX_NARROW])
         check_recorded(measures, measures=set(study.history["measure"]))
         left, right = ({"method": side} if isinstance(side, str) else side for side in (a, b))
@@ -235,13 +242,15 @@ class Results:
         *,
         metric: str | Sequence[str] | None = None,
         only: Mapping[str, Any] | None = None,
+        budget: str | None = None,
+        pool: Sequence[str] = (),
     ) -> pd.DataFrame:
         """Compares every setting with the baseline that agrees with it in all other columns, such as the density.
 
         baseline: a method, or values of columns; by default the method static, random or none, whichever the study has.
         metric: one or more `split/name`; by default the first measure of the summary. only: values that compared settings must
-        have. The columns are those of `compare`, with the setting as a and the baseline as b. Dense networks are left out unless
-        they are the baseline. Raises `UsageError` as `compare` does.
+        have. budget, pool and the columns are those of `compare`, with the setting as a and the baseline as b. Dense networks are
+        left out unless they are the baseline. Raises `UsageError` as `compare` does.
 
         Example:
             >>> pruneyard.Results("out/digits").against("static", metric="test/accuracy")[["a", "b"]].to_dict("records")
@@ -249,7 +258,8 @@ class Results:
         """
         metrics = [metric] if isinstance(metric, str) else list(metric or [])
         chosen = {"method": baseline} if isinstance(baseline, str) else baseline
-        return compared(self._study, baseline=chosen, metrics=metrics, only=only)
+        study = matched(self._study, budget, pool)
+        return compared(study, baseline=chosen, metrics=metrics, only=only)
 
     def analyze(self, kind: str, *, metric: str | None = None, **options: str | float | None) -> pd.DataFrame:
         """Returns an analysis of the whole study as a table.
@@ -327,8 +337,8 @@ class Results:
             raise UsageError(f"{self.folder.path}: has no data for {f'chart {chart}' if chart else 'any chart'}")
         return standalone(figure)
 
-    def report(self, out: str | PathLike[str] | Location | None = None) -> Location:
-        """Writes the HTML page and returns its location, by default `report.html` in the folder.
+    def report(self, out: str | PathLike[str] | Location | None = None, *, pool: Sequence[str] = ()) -> Location:
+        """Writes the HTML page and returns its location, by default `report.html` in the folder. pool: see `compare`.
 
         Example:
             >>> pruneyard.Results("out/digits").report("page.html").name
@@ -337,7 +347,7 @@ class Results:
         from pruneyard.reports.page import write_page  # loads Altair and its renderer
 
         check_results(self.folder)
-        return write_page([self.folder.path], located(out) if out is not None else self.folder.report)
+        return write_page([self.folder.path], located(out) if out is not None else self.folder.report, pool=pool)
 
     @property
     def exit_code(self) -> ExitCode:

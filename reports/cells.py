@@ -1,15 +1,16 @@
-"""Groups runs into cells: replicates that differ only in the seed, with equal spec, workers and device."""
+"""Groups runs into cells: replicates that differ only in the seed, with equal spec, workers and device, unless pooled."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from pruneyard.reports.data_record import content_of, data_records
+from pruneyard.reports.pooling import NOTHING, Pooled, repetitions
 
 LABELS = ("data", "model", "method", "density", "ipc")
 GEOMETRY = ("kind", "stage", "num_workers", "device")
@@ -24,7 +25,7 @@ _LABEL_KEYS = frozenset(
 _OF_FILES = ("input.digest", "input.columns.", "input.splits.")  # of files of outputs, which the names of their models tell apart
 
 
-def label_cells(runs: pa.Table, *, every_run: bool = False) -> pd.DataFrame:
+def label_cells(runs: pa.Table, *, every_run: bool = False, pooled: Pooled = NOTHING) -> pd.DataFrame:
     """Returns the runs with a column `cell` (0, 1, ...), equal for replicates, and a column per setting that differs.
 
     Runs on different data are no replicates: their cells differ in settings such as `data.fingerprint`.
@@ -33,21 +34,27 @@ def label_cells(runs: pa.Table, *, every_run: bool = False) -> pd.DataFrame:
     listed in `frame.attrs["settings"]`. Of two runs with equal cell, seed and input run (such as runs of different versions)
     the one that finished last is kept, or all with `every_run`.
 
-    Column `outer` identifies independent replicates: for runs with input runs, the first run of their lineage.
+    Column `outer` identifies independent replicates: for runs with input runs, the first run of their lineage. Column
+    `repetition` is the run's key, or one key for all runs that differ only in what is pooled; `pooled` has their values of it.
     """
     frame: pd.DataFrame = runs.to_pandas()
-    frame["outer"] = _outer(frame)
     texts = frame["identity_json"].where(frame["identity_json"].notna(), frame["spec_json"])
-    frame["_spec"] = pd.Series([flat_spec(text) for text in texts], dtype=object)
-    identity = pd.Series([_canonical(spec) for spec in frame["_spec"]], dtype=object)
-    alike = _codes([frame[name] for name in GEOMETRY] + [identity])
+    whole = [flat_spec(text) for text in texts]
+    specs = [pooled.without(spec) for spec in whole]
+    exact = _codes([*(frame[name] for name in GEOMETRY), _as_column(whole)])
+    alike = _codes([*(frame[name] for name in GEOMETRY if name not in pooled.columns), _as_column(specs)])
     contents = _differing_data(runs, alike)
-    frame["_spec"] = pd.Series([{**spec, **told} for spec, told in zip(frame["_spec"], contents, strict=True)], dtype=object)
-    frame["cell"] = _codes([alike, pd.Series([_canonical(told) for told in contents], dtype=object)])
+    frame["_spec"] = pd.Series([{**spec, **told} for spec, told in zip(specs, contents, strict=True)], dtype=object)
+    frame["cell"] = _codes([alike, _as_column(contents)])
+    frame["pooled"] = [pooled.words(spec, row) for spec, row in zip(whole, frame[list(GEOMETRY)].to_dict("records"), strict=True)]
+    same = repetitions(frame) if pooled else {}
+    frame["repetition"] = [same.get(key, key) for key in frame["run_key"]]
+    frame["outer"] = _outer(frame, same)
     if not every_run:
         # Sorted by end only to choose among duplicates; `sort_index` restores the order of the runs.
-        by_end: pd.DataFrame = frame.sort_values("ended_at", kind="stable")
-        frame = by_end.drop_duplicates(["cell", "seed", "parent_key"], keep="last").sort_index().reset_index(drop=True)
+        by_end: pd.DataFrame = frame.assign(_exact=exact).sort_values("ended_at", kind="stable")
+        unique = by_end.drop_duplicates(["cell", "_exact", "seed", "parent_key"], keep="last")
+        frame = unique.drop(columns="_exact").sort_index().reset_index(drop=True)
     settings = _settings(frame.drop_duplicates("cell").reset_index(drop=True))
     for key in settings:
         # dtype object: with a missing value pandas would turn integers and booleans into floats.
@@ -78,10 +85,11 @@ def _differing_data(runs: pa.Table, alike: pd.Series[int]) -> list[dict[str, str
     ]
 
 
-def _outer(frame: pd.DataFrame) -> list[str]:
+def _outer(frame: pd.DataFrame, same: Mapping[str, str]) -> list[str]:
     """Returns for every run the keys of the first runs of its lineage, which may be in other folders.
 
-    Runs on a file of outputs rest on that file: other seeds are no other networks.
+    Runs on a file of outputs rest on that file: other seeds are no other networks. same: the key that stands for a run where
+    several count as one.
     """
     parents: dict[str, str] = {
         key: parent for key, parent in zip(frame["run_key"], frame["parent_key"], strict=True) if isinstance(parent, str)
@@ -90,7 +98,7 @@ def _outer(frame: pd.DataFrame) -> list[str]:
 
     def roots(key: str) -> frozenset[str]:
         if key not in found:
-            found[key] = frozenset({key})  # ends the recursion in a cyclic lineage
+            found[key] = frozenset({same.get(key, key)})  # ends the recursion in a cyclic lineage
             if key in parents:
                 found[key] = frozenset(root for parent in parents[key].split(",") for root in roots(parent))
         return found[key]
@@ -106,7 +114,7 @@ def _digests_of_files(frame: pd.DataFrame) -> dict[str, str]:
     return {key: table["digest"] for key, table in inputs.items() if isinstance(table, dict) and table.get("digest")}
 
 
-def _is_label(key: str) -> bool:
+def is_label(key: str) -> bool:
     """Returns whether a label column shows this key. A job shares the labels of its input run, except for the method."""
     # The whole key if no input run is in it.
     described = key.rpartition(_RUNS)[2]
@@ -140,7 +148,7 @@ def _settings(cells: pd.DataFrame) -> list[str]:
     A key that only one method has, with one value, adds nothing to the method's name and is left out.
     """
     specs: list[dict[str, Any]] = list(cells["_spec"])
-    keys = [key for key in dict.fromkeys(key for spec in specs for key in spec) if not _is_label(key)]
+    keys = [key for key in dict.fromkeys(key for spec in specs for key in spec) if not is_label(key)]
     tables = list(dict.fromkeys(key.partition(".")[0] for key in keys))
     # table by table, and in each its name first: `optimizer`, then its `lr`
     keys.sort(key=lambda key: (tables.index(key.partition(".")[0]), not key.endswith(".name")))
@@ -163,6 +171,10 @@ def _codes(columns: Sequence[pd.Series[Any]]) -> pd.Series[int]:
     # Numbered, since columns may share a name.
     frame = pd.concat([column.rename(number) for number, column in enumerate(columns)], axis=1)
     return frame.groupby(list(frame.columns), sort=False, dropna=False).ngroup()
+
+
+def _as_column(values: Sequence[Any]) -> pd.Series[Any]:
+    return pd.Series([_canonical(value) for value in values], dtype=object)
 
 
 def _canonical(value: Any) -> str:

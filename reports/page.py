@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from altair.utils.schemapi import debug_mode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pruneyard.reports import glossary, palette, prose, tables
+from pruneyard.reports import glossary, palette, pooling, prose, tables
 from pruneyard.reports.charts.catalog import figures
 from pruneyard.reports.charts.figure import Figure, embeddable_json, script_bundle
 from pruneyard.reports.claims.section import claims_section
@@ -29,20 +29,23 @@ from pruneyard.reports.trust_section import calibration_measures, trust_section
 _MAX_SPEC = 50_000
 
 
-def write_page(folders: Sequence[Location], out: Location, *, budget: Budget | None = None) -> Location:
+def write_page(
+    folders: Sequence[Location], out: Location, *, budget: Budget | None = None, pool: Sequence[str] = ()
+) -> Location:
     """Writes one self-contained page about `folders` to `out` and returns `out`.
 
-    budget: show what all runs had after this budget; see `matched.at_budget`. A folder without results is allowed. Raises
-    `ValueError` for no folders, for a path that is not a folder, and for a budget that no run has spent.
+    budget: show what all runs had after this budget; see `matched.at_budget`. pool: settings in which runs may differ and still
+    count together; see `Study.pool`. A folder without results is allowed. Raises `ValueError` for no folders, for a path that is
+    not a folder, for a budget that no run has spent, and for what cannot be pooled.
     """
     if not folders:
         raise ValueError("folders is empty; give at least one folder that a run has written")
-    study = Study.read(folders)
-    if budget is None:
-        write_durably(out, render(study).encode())
-    else:
-        words = f"All values are those that runs had within an equal budget of {budget.kind} {budget.amount:g}."
-        write_durably(out, render(at_budget(study, budget), remark=words).encode())
+    study = Study.read(folders).pool(pool)
+    remarks = [pooling.note(study.pooled, study.labelled)] if pool else []
+    if budget is not None:
+        study = at_budget(study, budget)
+        remarks.append(f"All values are those that runs had within an equal budget of {budget.kind} {budget.amount:g}.")
+    write_durably(out, render(study, remark=" ".join(remarks)).encode())
     return out
 
 

@@ -27,7 +27,7 @@ LEVEL = 0.05
 """Settings differ where the corrected p-value is below it."""
 NATURAL_BASELINES = ("static", "random", "none")
 """Methods that a study compares others with unless it names another: for sparse training, distillation and calibration."""
-_NO_VALUES = pd.DataFrame({"outer": [], "seed": [], "value": []})
+_NO_VALUES = pd.DataFrame({"outer": [], "seed": [], "pooled": [], "value": []})
 Selection = Mapping[str, Any]
 """The value that each column of the summary must have, such as `{"method": "rigl", "density": 0.1}`."""
 
@@ -187,7 +187,7 @@ def _row(
 ) -> dict[str, Any]:
     values = [values_of.get(int(row["cell"]), _NO_VALUES) for row in (left, right)]
     by = "outer" if set(values[0]["outer"]) & set(values[1]["outer"]) else "seed"
-    means = [each.groupby(by)["value"].mean() for each in values]
+    means = [each.groupby(by)["value"].mean() for each in _with_equal_pooled(values, by)]
     both = means[0].index.intersection(means[1].index)
     differences = (means[0][both] - means[1][both]).dropna()
     found = estimate(differences) if len(differences) else None
@@ -218,11 +218,26 @@ def _row(
 
 
 def _values(study: Study, measure: str) -> dict[int, pd.DataFrame]:
-    """Returns the final values of the completed runs by cell: columns `outer`, `seed`, `value`."""
+    """Returns the final values of the completed runs by cell: columns `outer`, `seed`, `pooled`, `value`."""
     runs = study.labelled[study.labelled["status"] == Status.COMPLETED]
     values = study.by_run[measure].reindex(runs["run_key"]).to_numpy() if measure in study.by_run else math.nan
-    table = runs[["cell", "outer", "seed"]].assign(value=values)
+    table = runs[["cell", "outer", "seed", "pooled"]].assign(value=values)
     return {int(own["cell"].iloc[0]): own for _, own in table.groupby("cell")}
+
+
+def _with_equal_pooled(sides: Sequence[pd.DataFrame], by: str) -> list[pd.DataFrame]:
+    """Returns the values of both sides for those pooled settings that both have for a repetition; all if they share none.
+
+    Without it, a side that has a seed with one batch size would be compared with the mean over several of the other side.
+    """
+    pairs = [set(zip(each[by], each["pooled"], strict=True)) for each in sides]
+    shared = pairs[0] & pairs[1]
+    alike = {repetition for repetition, _ in shared}
+    kept = []
+    for each in sides:
+        rows = [pair in shared or pair[0] not in alike for pair in zip(each[by], each["pooled"], strict=True)]
+        kept.append(each[np.array(rows, dtype=bool)])
+    return kept
 
 
 def _ratio(left: pd.Series[Any], right: pd.Series[Any], cost: str) -> float:

@@ -42,6 +42,7 @@ def run_data(study: Study) -> dict[str, Any]:
     columns |= {name: [_plain(value) for value in runs[name]] for name in _COUNTS}
     columns["data"] = [str(name) for name in runs["data"]]
     columns["data_fingerprint"] = [text[:12] if isinstance(text, str) else None for text in runs["data_fingerprint"]]
+    columns["pooled"] = list(runs["pooled"])
     columns["folder"] = [study.origins[key] for key in runs["run_key"]]
     return {
         "columns": columns,
@@ -96,7 +97,7 @@ def _settings(study: Study) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Returns the keys of the specs that all cells share, and for each cell the others."""
     first = study.labelled.drop_duplicates("cell")
     specs = {
-        str(cell): {key: _text(value) for key, value in flat_spec(text).items()}
+        str(cell): {key: _text(value) for key, value in study.pooled.without(flat_spec(text)).items()}
         for cell, text in zip(first["cell"], first["spec_json"], strict=True)
     }
     keys = dict.fromkeys(key for spec in specs.values() for key in spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pruneyard.reports import leading, palette, series, summary
-from pruneyard.reports.cells import GEOMETRY, LABELS, is_detail, label_cells
+from pruneyard.reports.cells import GEOMETRY, LABELS, flat_spec, is_detail, is_label, label_cells
 from pruneyard.reports.data_record import DifferentDataError, conflict, data_records
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.naming import column_names
 from pruneyard.reports.planned import read_plan
+from pruneyard.reports.pooling import NOTHING, Pooled
 from pruneyard.reports.row_intervals import row_intervals
 from pruneyard.reports.store import Store
 
@@ -36,6 +37,7 @@ class Study:
     """The tables of one or more folders. A run in several folders is read from the one where it finished last.
 
     origins: the place in `folders` of the folder that each run was read from, by run key.
+    pooled: what does not tell settings apart.
     """
 
     folders: Sequence[RunFolder]
@@ -43,6 +45,7 @@ class Study:
     metrics: pa.Table
     curves: pa.Table
     origins: Mapping[str, int]
+    pooled: Pooled = NOTHING
 
     @classmethod
     def read(cls, folders: Sequence[Location]) -> Study:
@@ -62,6 +65,16 @@ class Study:
             origins={key: place for place, own in enumerate(keys) for key in own.to_pylist()},
         )
 
+    def pool(self, names: Sequence[str]) -> Study:
+        """Returns the study in which runs that differ only in these settings count as one setting; see `pooling.Pooled.named`.
+
+        Raises `ValueError` for a name that is no setting, or that names rows.
+        """
+        texts = {text for name in ("spec_json", "identity_json") for text in self.runs[name].unique().to_pylist()} - {None}
+        known = {key for text in texts for key in flat_spec(text)}
+        labels = [key for key in known if is_label(key)]
+        return replace(self, pooled=Pooled.named(names, known, labels=labels)) if names else self
+
     @cached_property
     def labelled(self) -> pd.DataFrame:
         """The runs with their `cell`; see `label_cells`.
@@ -69,7 +82,7 @@ class Study:
         Where settings of several folders would look alike, such as those of two versions of a plug-in, `folder` is one more
         setting. The runs of one cell count together, whatever folders they are in.
         """
-        runs = label_cells(self.runs)
+        runs = label_cells(self.runs, pooled=self.pooled)
         if len(self.folders) > 1 and FOLDER not in runs:
             names = _names_of([folder.path for folder in self.folders])
             places = runs["run_key"].map(lambda key: names[self.origins[key]])
@@ -199,7 +212,8 @@ class Study:
     @cached_property
     def varying(self) -> list[str]:
         """The label columns in which cells differ."""
-        shown = [*LABELS, *GEOMETRY, *self.labelled.attrs["settings"]]
+        geometry = [name for name in GEOMETRY if name not in self.pooled.columns]
+        shown = [*LABELS, *geometry, *self.labelled.attrs["settings"]]
         return [name for name in shown if self.labelled[name].nunique(dropna=False) > 1]
 
     @cached_property

@@ -125,6 +125,8 @@ def _rows(runs: pd.DataFrame, shown: Sequence[str], measures: Sequence[str]) -> 
     for name, status in _COUNTS.items():
         rows[name] = (runs["status"] == status).groupby(runs["cell"]).sum().astype(int)
     completed = runs[runs["status"] == Status.COMPLETED]
+    # Runs that differ only in what is pooled are one repetition.
+    rows["num_seeds"] = completed.groupby("cell")["repetition"].nunique().reindex(rows.index, fill_value=0)
     estimates = {
         name: values.reindex(rows.index)
         for measure in measures

@@ -30,12 +30,13 @@ def execute(
     gates: Sequence[str],
     margin: float | None,
     budget: str | None,
+    pool: Sequence[str],
     form: str | None,
     as_json: bool,
 ) -> int:
     """Compare the settings of one or more folders with a baseline, paired by seed. A gate that fails exits with 5."""
     conditions = [Gate.parse(text) for text in gates]
-    study = matched(Study.read(check_folders(folders)), budget)
+    study = matched(Study.read(check_folders(folders)), budget, pool)
     named = list(dict.fromkeys([*metrics, *(gate.metric for gate in conditions)]))
     table = compared(
         study,

@@ -19,14 +19,16 @@ def check_folders(folders: Sequence[Location]) -> list[Location]:
     return list(folders)
 
 
-def execute(folders: Sequence[Location], budget: str | None, out: Location | None) -> int:
+def execute(folders: Sequence[Location], budget: str | None, pool: Sequence[str], out: Location | None) -> int:
     """Render the results of one or more folders as one self-contained HTML page."""
-    if budget is not None and out is None:
-        raise UsageError(f"--budget {budget}: needs --out, so that the page of whole runs stays where it is")
+    given = f"--budget {budget}" if budget is not None else f"--pool {pool[0]}" if pool else None
+    if given is not None and out is None:
+        raise UsageError(f"{given}: needs --out, so that the page of whole runs and single settings stays where it is")
     where = out or RunFolder(folders[0]).report
     try:
-        page = write_page(check_folders(folders), where, budget=None if budget is None else Budget.parse(budget))
+        chosen = None if budget is None else Budget.parse(budget)
+        page = write_page(check_folders(folders), where, budget=chosen, pool=pool)
     except ValueError as error:
-        raise UsageError(f"--budget: {error}" if budget is not None else str(error)) from error
+        raise UsageError(str(error)) from error
     click.echo(page)
     return 0

@@ -31,13 +31,18 @@ def _command(verb: str, parameters: Sequence[click.Parameter], help: str) -> cli
     return click.Command(verb, params=list(parameters), callback=call, help=help)
 
 
+def _pool_option() -> click.Option:
+    help = "A setting in which runs may differ and still count together, such as batch_size or num_workers; repeat for more."
+    return option("--pool", metavar="KEY", multiple=True, help=help)
+
+
 def report() -> click.Command:
     """Returns the command `report`."""
     folders = argument("folders", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
     out = option("--out", type=FILE, help="The page [default: report.html in the first DIR].")
     budget = option("--budget", metavar="KIND=N", help="Show what all runs had after equal steps, epochs, time (in s) or flops.")
     text = "Render the results of one or more folders as one self-contained HTML page."
-    return _command("report", [folders, budget, out], text)
+    return _command("report", [folders, budget, _pool_option(), out], text)
 
 
 def watch() -> click.Command:
@@ -77,6 +82,7 @@ def compare() -> click.Command:
             "'lower(test/accuracy) >= baseline - 0.005'; exit code 5 if it fails.",
         ),
         option("--budget", metavar="KIND=N", help="What all had after equal steps, epochs, time (s) or flops, as in epochs=5."),
+        _pool_option(),
         option("--margin", type=float, metavar="D", help="A difference that does not matter; tests equivalence within it."),
         option("--format", "form", type=click.Choice(TABLE_FORMATS), help="Print it in this format."),
         json_option(),

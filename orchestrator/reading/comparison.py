@@ -116,12 +116,17 @@ def compared(
         raise UsageError(str(error)) from error
 
 
-def matched(study: Study, budget: str | None) -> Study:
-    """Returns the study at an equal budget of all runs, such as `epochs=5`; None for the study as it is. Raises `UsageError`."""
-    if budget is None:
-        return study
+def matched(study: Study, budget: str | None, pool: Sequence[str] = ()) -> Study:
+    """Returns the study at an equal budget of all runs, such as `epochs=5`, with settings pooled; see `Study.pool`.
+
+    budget: None for the study as it is. Raises `UsageError` for a budget that no run has spent and for what cannot be pooled.
+    """
     try:
-        return at_budget(study, Budget.parse(budget))
+        pooled = study.pool(pool)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
+    try:
+        return pooled if budget is None else at_budget(pooled, Budget.parse(budget))
     except ValueError as error:
         raise UsageError(f"--budget: {error}") from error
 
