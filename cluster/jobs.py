@@ -21,9 +21,15 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from pruneyard.cluster.access import Access
-from pruneyard.cluster.ray_internals import JobClient
+from pruneyard.cluster.ray_internals import PrivateName
 
 T = TypeVar("T")
+
+PRIVATE_NAMES = (
+    PrivateName(
+        "ray.job_submission", "JobSubmissionClient._do_request", ("self", "method", "endpoint", "data", "json_data", "kwargs")
+    ),
+)
 
 REQUEST_S = 60.0
 LOOK_EVERY_S = 1.0
@@ -42,6 +48,23 @@ CHATTY = (
 )
 STOPPED, UNREACHABLE = 3, 4  # exit codes
 CODES = (0, 1, 2, STOPPED, UNREACHABLE, 5, 130)
+
+
+class JobClient(JobSubmissionClient):
+    """A client of Ray Jobs with a timeout for each request; Ray's own waits forever.
+
+    It also verifies certificates with the default context instead of the deprecated way of Ray.
+    """
+
+    _ssl_context: Any
+
+    def __init__(self, address: str, *, timeout_s: float, **options: Any) -> None:
+        self._timeout_s = timeout_s  # first, since Ray's constructor already asks the server
+        super().__init__(address, **options)
+        self._ssl_context = True
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+        return super()._do_request(method, endpoint, **{"timeout": self._timeout_s, **options})
 
 
 class UnknownJobError(ValueError):

@@ -1,4 +1,6 @@
-"""Everything that this folder uses of Ray's private interface, in one file, so that a new version of Ray is checked here.
+"""What this folder uses of Ray's private interface, in one file, so that a new version of Ray is checked here.
+
+The client of Ray Jobs alone is in `jobs.py`: importing it takes half a second, which studies need not wait for.
 
 Ray has no public way to list placement groups and actors without its dashboard, to keep a local cluster on loopback, or to
 reset its cached settings and token.
@@ -12,13 +14,11 @@ from ray._private import ray_constants, services, worker
 from ray._private.state import available_resources_per_node, state
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.gcs_pb2 import ActorTableData, PlacementGroupTableData  # type: ignore[attr-defined]
-from ray.job_submission import JobSubmissionClient
 
 __all__ = [
     "ActorTableData",
     "AuthenticationTokenLoader",
     "GcsClient",
-    "JobClient",
     "PlacementGroupTableData",
     "PrivateName",
     "actor_table",
@@ -65,9 +65,6 @@ PRIVATE_NAMES = (
     PrivateName("ray.core.generated.gcs_pb2", "PlacementGroupTableData.CREATED"),
     PrivateName("ray.core.generated.gcs_pb2", "PlacementGroupTableData.FromString"),
     PrivateName("ray.core.generated.gcs_pb2", "PlacementGroupTableData.REMOVED"),
-    PrivateName(
-        "ray.job_submission", "JobSubmissionClient._do_request", ("self", "method", "endpoint", "data", "json_data", "kwargs")
-    ),
 )
 
 
@@ -99,20 +96,3 @@ def reread_environment() -> None:
     """Makes Ray read its settings and its token again: it reads them once, at import, and both may have changed since."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
-
-
-class JobClient(JobSubmissionClient):
-    """A client of Ray Jobs with a timeout for each request; Ray's own waits forever.
-
-    It also verifies certificates with the default context instead of the deprecated way of Ray.
-    """
-
-    _ssl_context: Any
-
-    def __init__(self, address: str, *, timeout_s: float, **options: Any) -> None:
-        self._timeout_s = timeout_s  # first, since Ray's constructor already asks the server
-        super().__init__(address, **options)
-        self._ssl_context = True
-
-    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-        return super()._do_request(method, endpoint, **{"timeout": self._timeout_s, **options})

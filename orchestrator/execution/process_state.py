@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pruneyard.workloads.networks.deferred_compiler import defer_compiler
 from pruneyard.workloads.seeding import seed_globally
 
 
@@ -68,6 +69,7 @@ class NumericsSnapshot:
 
 def reset_numerics(*, threads: int) -> None:
     """Resets the generators, defaults and flags of Python, NumPy and torch to those of a fresh process with `threads` threads."""
+    defer_compiler()
     random.seed(0)
     np.random.seed(0)
     # These are NumPy's defaults.

@@ -3,9 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
-from uuid import uuid4
 
 from ray import tune
 
@@ -14,6 +12,7 @@ from pruneyard.orchestrator.execution.capacity import Room, workers_per_node
 from pruneyard.orchestrator.execution.crash_reason import is_oom_kill
 from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
+from pruneyard.orchestrator.ray_backend.live_function import live
 from pruneyard.orchestrator.ray_backend.memory_requests import (
     DRIVER_BYTES,
     GIB,
@@ -96,24 +95,14 @@ class Placement:
         return max(requested, min(parts, GPU_SHARE_STEPS) / GPU_SHARE_STEPS)
 
 
-_PLACEMENTS: dict[str, tuple[Placement, Sequence[Sequence[PlannedAttempt]]]] = {}
-"""The placements of running studies, by id. Tune calls a pickled copy of the function that it is given; through this table the
-copy finds the live placement."""
-
-
 @contextmanager
 def resources_per_trial(
     placement: Placement, bundles: Sequence[Sequence[PlannedAttempt]]
 ) -> Iterator[Callable[[Mapping[str, Any]], tune.PlacementGroupFactory]]:
     """Yields the function for `tune.with_resources`; it works inside the block only."""
-    placement_id = uuid4().hex
-    _PLACEMENTS[placement_id] = (placement, bundles)
-    try:
-        yield partial(_placement_group, placement_id)
-    finally:
-        del _PLACEMENTS[placement_id]
 
+    def placement_group(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        return placement_group_factory(placement.resources_for(bundles[config["index"]]))
 
-def _placement_group(placement_id: str, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-    placement, bundles = _PLACEMENTS[placement_id]
-    return placement_group_factory(placement.resources_for(bundles[config["index"]]))
+    with live(placement_group) as function:
+        yield function

@@ -13,7 +13,7 @@ from typing import Any
 
 SIZE = 2
 TIMEOUT_S = 120.0  # for a result; a case takes a second or two, the first one longer
-PRELOADED = ["torch._dynamo", "torch.distributed", "pruneyard.workloads.training.loop", "pruneyard.workloads.data.sources.digits"]
+PRELOADED = ["torch.distributed", "pruneyard.workloads.training.loop", "pruneyard.workloads.data.sources.digits"]
 
 
 class RankFailedError(Exception):

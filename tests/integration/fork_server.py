@@ -113,7 +113,6 @@ class ForkServer:
 def _import_everything() -> None:
     """Imports what commands and trainings import late. Nothing is run: torch refuses a backward pass in a fork after another."""
     late_imports = (
-        "torch._dynamo",  # by an optimizer's first step
         "sklearn.datasets",
         "rich.live",
         "rich.table",

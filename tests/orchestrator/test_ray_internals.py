@@ -8,12 +8,13 @@ from pathlib import Path
 import ray
 from packaging.requirements import Requirement
 
-from pruneyard.cluster import ray_internals
+from pruneyard.cluster import jobs, ray_internals
 from pruneyard.cluster.ray_internals import PrivateName
 from pruneyard.orchestrator.ray_backend import train_patches, tune_patches
 from pruneyard.testing.cases import each_case
 
 TABLES = {
+    "cluster/jobs.py": jobs.PRIVATE_NAMES,
     "cluster/ray_internals.py": ray_internals.PRIVATE_NAMES,
     "orchestrator/ray_backend/train_patches.py": train_patches.PRIVATE_NAMES,
     "orchestrator/ray_backend/tune_patches.py": tune_patches.PRIVATE_NAMES,

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import flop_registry
 from pruneyard.workloads.masks.masks import layer_densities, prunable_weights
 from pruneyard.workloads.masks.sparse_index import Mask
 from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.networks.deferred_compiler import defer_compiler
 
 _COPYING = {torch.ops.aten.clone, torch.ops.aten._to_copy}  # as einsum and a cast do with a weight
 _ADDING = {torch.ops.aten.addmm, torch.ops.aten.baddbmm}  # whose first argument is added to the product
@@ -94,6 +95,7 @@ def count_macs(model: nn.Module, image_shape: tuple[int, ...]) -> Macs:
     `image_shape` is (C, H, W). Runs a copy on the meta device with one image: `model`, its mode and its statistics do not change,
     and no random number is sampled.
     """
+    defer_compiler()
     twin = without_storage(model).eval()
     dtype = next((parameter.dtype for parameter in twin.parameters()), torch.float32)
     with torch.no_grad(), ProductCounter() as counter:
@@ -125,6 +127,7 @@ def network_macs(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, in
 @cache
 def macs_of(model: ModelBuilder, image_shape: tuple[int, ...], num_classes: int) -> Mapping[str, int]:
     """Returns `network_macs` of the network that a model table describes, cached per process."""
+    defer_compiler()  # initialisation on the meta device also calls reference implementations
     with torch.device("meta"):
         network = model.build(image_shape=image_shape, num_classes=num_classes)
     return MappingProxyType(network_macs(network, image_shape))

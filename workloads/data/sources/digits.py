@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from pruneyard.workloads.data.dataset import PublishedDataset, Split
 from pruneyard.workloads.data.held_out import HeldOutTestSource
@@ -23,6 +22,9 @@ class Digits(HeldOutTestSource):
         return ()
 
     def read(self) -> PublishedDataset:
+        # Lazily: trials receive the rows, and need not wait for scikit-learn.
+        from sklearn.datasets import load_digits
+
         bunch = load_digits()
         images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
         return self.hold_out_test(

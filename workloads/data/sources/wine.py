@@ -8,8 +8,6 @@ Reference: Aeberhard and Forina, Wine, UCI repository, 1992
 from dataclasses import dataclass
 from pathlib import Path
 
-from sklearn.datasets import load_wine
-
 from pruneyard.workloads.data.dataset import PublishedDataset
 from pruneyard.workloads.data.held_out import HeldOutTestSource
 from pruneyard.workloads.data.scikit_learn import rows_and_classes
@@ -23,4 +21,7 @@ class Wine(HeldOutTestSource):
         return ()
 
     def read(self) -> PublishedDataset:
+        # Lazily: trials receive the rows, and need not wait for scikit-learn.
+        from sklearn.datasets import load_wine
+
         return self.hold_out_test(*rows_and_classes(load_wine()))
