@@ -64,7 +64,7 @@ def _of_finished_study(verb: str, values: dict[str, Any]) -> int | None:
 
 def _init() -> click.Command:
     path = argument("path", type=click.Path(path_type=Path), default="sweep.yaml")
-    template = option("--template", type=NamedChoice(template_names()), help="What the spec is about [default: quickstart].")
+    template = option("--template", type=NamedChoice(template_names()), help="What the spec is about [default: sparse].")
     network = option("--from", "network", metavar="FILE:NAME", help="A network of your own, as in my_model.py:Net.")
     data = option("--data", metavar="NAME[:PATH]", help="With --from, its data, as in table:rows.csv [default: digits].")
     text = "Write a spec to start from to PATH [default: sweep.yaml], and the files that it reads; existing files are left alone."

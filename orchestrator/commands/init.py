@@ -10,11 +10,11 @@ import numpy as np
 
 from pruneyard.orchestrator.commands.chosen_data import check_fits, data_table
 from pruneyard.orchestrator.errors import UsageError
-from pruneyard.orchestrator.spec.packaged import NETWORK_TEMPLATE, packaged_text, template_file
+from pruneyard.orchestrator.spec.packaged import NETWORK_TEMPLATE, template_file
 from pruneyard.orchestrator.spec.stage import NAME_PATTERN
 from pruneyard.orchestrator.spec.yaml_document import parse_value
 
-EXAMPLE = "quickstart"
+DEFAULT = "sparse"
 OUTPUTS, FUNCTION = "outputs.csv", "train.py"
 COMPANIONS = {"calibrate": OUTPUTS, "function": FUNCTION}
 """The file that a template reads, by template."""
@@ -31,8 +31,8 @@ def execute(path: Path, template: str | None, network: str | None, data: str | N
     """Write a spec to start from to PATH [default: sweep.yaml], and the files that it needs; existing files are left alone."""
     if template is not None and network is not None:
         raise UsageError("--template and --from: give one of the two; --from writes a spec of sparse training")
-    name = NETWORK_TEMPLATE if network is not None else template or EXAMPLE
-    text = packaged_text(EXAMPLE) if name == EXAMPLE else template_file(f"{name}.yaml")
+    name = NETWORK_TEMPLATE if network is not None else template or DEFAULT
+    text = template_file(f"{name}.yaml")
     if data is not None and network is None:
         raise UsageError("--data: goes with --from; templates have data of their own")
     if network is not None:

@@ -81,8 +81,8 @@ def load_spec(
     """Reads and validates a spec.
 
     source: a file, the name of a packaged spec, tables, or a loaded spec.
-    overrides: one value for each dotted key. In a spec with stages a key starts with the name of a stage, or names a whole
-        table next to `stages`.
+    overrides: one value for each dotted key. In a spec with stages a key may start with the name of a stage; without one it
+        applies to every stage with a job that has it.
     axes: axes that are added to the grid, or replace axes of it.
 
     Files of plug-ins that `overrides` gives as `plugins` are added to those of the spec.
@@ -92,9 +92,9 @@ def load_spec(
 
     Example:
         >>> import pruneyard
-        >>> spec = pruneyard.load_spec("quickstart", overrides={"seeds": 2}, axes={"optimizer.lr": [0.1, 0.03]})
+        >>> spec = pruneyard.load_spec("mnist-density", overrides={"seeds": 2}, axes={"optimizer.lr": [0.1, 0.03]})
         >>> len(spec.jobs)
-        36
+        84
     """
     if isinstance(source, Spec):
         if not overrides and not axes:
@@ -142,18 +142,16 @@ def _load_stages(
     if "name" not in tables:
         raise SpecError(document.origin, [Problem(0, "name", "is missing; it must be text")])
     shared = {key: value for key, value in tables.items() if key != "stages"}
-    unknown = [key for key in (*overrides, *axes) if key.split(".")[0] not in stages and key not in tables]
-    if unknown:
-        listed = ", ".join([*stages, *shared])
-        raise UsageError(f"{unknown[0]}: names no stage; with stages it must start with one of {listed} (from the command line)")
+    everywhere = [key for key in (*overrides, *axes) if key.split(".")[0] not in stages and key not in tables]
+    taken: set[str] = set()
     problems = _invalid_stage_names(document, stages) + _unused_keys(document, shared, stages)
     stages_so_far: list[Stage] = []
     for name, table in stages.items():
         fields = frozenset() if KEY in table else _job_fields(table.get("kind"))  # chosen settings have all tables already
         inherited = {key: value for key, value in shared.items() if key in SHARED_KEYS or key in fields}
-        prefix = f"{name}."
-        stage_overrides = {key.removeprefix(prefix): value for key, value in overrides.items() if key.startswith(prefix)}
-        stage_axes = {key.removeprefix(prefix): value for key, value in axes.items() if key.startswith(prefix)}
+        given = {*fields, *(key for key in SHARED_KEYS if key in table or key in shared)}
+        shares = [key for key in everywhere if key.split(".")[0] in given]
+        stage_overrides, stage_axes = (_of_stage(name, changes, shares) for changes in (overrides, axes))
         own_tables, changed = apply_overrides({**inherited, **table}, stage_overrides, stage_axes)
         settled = [before for before in stages_so_far if before.learning is None]  # jobs of a search are not known yet
         if known is not None and not known[name].candidates:
@@ -166,8 +164,11 @@ def _load_stages(
             undecided={str(before.name): before.waits_for for before in settled if before.waits_for},
             results=results,
         )
-        validator = StageValidator(document, own_tables, changed, name=name, prefix=f"stages.{name}", earlier=earlier)
+        validator = StageValidator(
+            document, own_tables, changed, name=name, prefix=f"stages.{name}", earlier=earlier, optional=frozenset(shares)
+        )
         stage = validator.stage()
+        taken |= set(filter(validator.applies_to_a_job, shares))
         problems += validator.log.problems
         if stage is None:
             break  # later stages may refer to it, so they cannot be validated
@@ -181,12 +182,22 @@ def _load_stages(
         stages_so_far.append(stage)
     if problems:
         raise SpecError(document.origin, problems)
+    if known is None and (unknown := [key for key in everywhere if key not in taken]):
+        listed = ", ".join([*stages, *shared])
+        rule = f"names no stage and applies to no job of any; with stages it may start with one of {listed}"
+        raise UsageError(f"{unknown[0]}: {rule} (from the command line)")
     without_results = known or {str(stage.name): stage for stage in stages_so_far}
     decide = partial(_decided, document, overrides, axes, known=without_results)
     waits = any(stage.candidates for stage in stages_so_far)
     return Spec(
         name=stages_so_far[0].header.name, stages=tuple(stages_so_far), tables=tables, decide=decide if waits else None
     )
+
+
+def _of_stage(name: str, changes: Mapping[str, Any], shares: Sequence[str]) -> dict[str, Any]:
+    """Returns the changes of a stage: those that start with its name, before those that apply to several stages."""
+    own = {key.removeprefix(f"{name}."): value for key, value in changes.items() if key.startswith(f"{name}.")}
+    return {key: changes[key] for key in shares if key in changes} | own
 
 
 def _decided(

@@ -58,6 +58,7 @@ class StageValidator:
     name: the name of the stage; None for a spec without stages.
     prefix: the dotted key of the tables in the document; empty for a spec without stages.
     earlier: the runs that references may name.
+    optional: keys of `changed` that need not apply to a job, as they are meant for several stages.
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class StageValidator:
         name: str | None = None,
         prefix: str = "",
         earlier: UpstreamRuns | None = None,
+        optional: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
         kind = tables.get("kind")
         self.job_class = find_job(kind) if isinstance(kind, str) and kind in kinds() else None
         self.raw_tables = tables
         self.changed = frozenset(map(self._present, changed))
+        self.optional = frozenset(map(self._present, optional))
         start = f"{prefix}." if prefix else ""
         lines = {
             start + self._as_read(key.removeprefix(start)) if key.startswith(start) else key: line
@@ -149,6 +152,10 @@ class StageValidator:
         known = search_identity(search, [job.key for job in jobs])
         learning = AdaptiveSearch(search=search, identity=known, propose=self.propose, applies=self.applies)
         return Stage(name=self.name, header=header, jobs=(), tables=tables, learning=learning)
+
+    def applies_to_a_job(self, key: str) -> bool:
+        """Returns whether a key of `optional` has an effect on a job of the stage."""
+        return self._present(key) not in self.useless_axes
 
     def propose(self, proposals: Sequence[Proposal]) -> list[list[Job]]:
         """Returns the jobs of each proposal of a valid space; jobs that differ only in their seed stand together."""
@@ -276,7 +283,7 @@ class StageValidator:
         searched = [Axis(key=key, values=(), origin=f"search.space.{key}") for key in (search.space if search else ())]
         # If only some combinations were tried, a key of the space may still apply to another one.
         for axis in (*searched, *axes) if all_known else axes:
-            if axis.key not in applied and self._replaced(axis.key):
+            if axis.key not in applied and (axis.key in self.optional or self._replaced(axis.key)):
                 self.useless_axes.append(axis.key)
             elif axis.key not in applied:
                 beside = {key for point in points for key in known_keys(job_class, point.tables, axis.key)}

@@ -149,12 +149,12 @@ def test_variants_stay_variants_and_axes_over_plain_values_axes() -> None:
 
 def test_changes_from_the_command_line_are_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"method.name": "rigl", "data.max_train": 100, "seeds": [4, 2], "resources.cpus": 2}
-    spec = load_spec("quickstart", overrides=changes, axes={"optimizer.lr": [0.1, 0.2]})
+    spec = load_spec("mnist-density", overrides=changes, axes={"optimizer.lr": [0.1, 0.2]})
     assert_written_out(spec, monkeypatch)
 
 
 def test_axes_over_plain_values_stay_axes_and_tables_stay_separate() -> None:
-    written = parse_value(load_spec("quickstart").to_yaml())
+    written = parse_value(load_spec("quickstart").to_yaml())["stages"]["train"]
     assert written["grid"]["method.density"] == [0.1, 0.02]
     assert [method["name"] for method in written["grid"]["method"]] == [
         "dense",

@@ -228,21 +228,21 @@ def test_every_packaged_spec_names_itself_and_trains_nothing_twice(name: str) ->
 
 
 def test_a_spec_loaded_again_is_the_same_also_where_an_axis_lost_its_table() -> None:
-    chosen = load_spec("quickstart", overrides={"method": "dense"})
+    chosen = load_spec("mnist-density", overrides={"method": "dense"})
     assert load_spec(chosen) is chosen
     assert [job.key for job in load_spec(chosen.tables).jobs] == [job.key for job in chosen.jobs]
 
 
 def test_a_whole_grid_from_the_command_line_keeps_other_changes() -> None:
-    before = load_spec("quickstart", overrides={"model": "convnet", "grid": {}, "method": "dense"})
-    after = load_spec("quickstart", overrides={"grid": {}, "model": "convnet", "method": "dense"})
+    before = load_spec("mnist-density", overrides={"model": "convnet", "grid": {}, "method": "dense"})
+    after = load_spec("mnist-density", overrides={"grid": {}, "model": "convnet", "method": "dense"})
     assert [job.key for job in before.jobs] == [job.key for job in after.jobs]
     assert {job.resolved["model"]["name"] for job in before.jobs} == {"convnet"}
 
 
 def test_a_key_that_is_both_set_and_an_axis_is_refused() -> None:
     with pytest.raises(UsageError, match=r"optimizer\.lr: is both set and an axis"):
-        load_spec("quickstart", overrides={"optimizer.lr": 0.5}, axes={"optimizer.lr": [0.1, 0.03]})
+        load_spec("mnist-density", overrides={"optimizer.lr": 0.5}, axes={"optimizer.lr": [0.1, 0.03]})
 
 
 CONTROLS: list[dict[str, Any]] = [

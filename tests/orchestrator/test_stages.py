@@ -150,10 +150,32 @@ def test_the_command_line_names_the_stage() -> None:
     spec = load_spec(CHAIN, overrides={"train.method.density": 0.25, "distil.seeds": 1}, axes={"distil.method.ipc": [3]})
     assert [job.described["ipc"] for job in of_stage(spec, "distil")] == [3]
     assert [job.workload.method.density for job in of_stage(spec, "train")] == [0.25]
-    said = complaints(CHAIN, overrides={"method.density": 0.25})
-    assert "method.density: names no stage; with stages it must start with one of distil, train" in said
     wider = load_spec(CHAIN, overrides={"data": {**DIGITS, "max_train": 150}})
     assert wider.jobs[0].resolved["data"]["max_train"] == 150
+
+
+def test_a_key_without_a_stage_applies_where_a_job_has_it() -> None:
+    """A key of one stage comes first; `seeds` is given to stages that give seeds, so others keep those of their inputs."""
+    spec = load_spec(
+        CHAIN,
+        overrides={"method.density": 0.25, "seeds": [7], "data.max_train": 150, "train.method.density": 0.75},
+        axes={"method.ipc": [3], "model.width": [4, 5]},
+    )
+    distilled, trained = of_stage(spec, "distil"), of_stage(spec, "train")
+    assert [(job.described["ipc"], job.workload.seed) for job in distilled] == [(3, 7), (3, 7)]
+    assert [(job.workload.method.density, job.workload.seed) for job in trained] == [(0.75, 7)] * 4
+    assert {job.resolved["data"]["max_train"] for job in distilled} == {150}
+    assert sorted(job.resolved["model"]["width"] for job in trained) == [4, 4, 5, 5]
+    assert [job.key for job in load_spec(parse_value(spec.to_yaml())).jobs] == [job.key for job in spec.jobs]
+    for key in ("method.densty", "colour", "grid.method.density"):
+        assert f"{key}: names no stage and applies to no job of any; with stages it may start with one of distil, train" in (
+            complaints(CHAIN, overrides={key: 0.25})
+        )
+
+
+def test_a_renamed_key_without_a_stage_applies_too() -> None:
+    spec = load_spec(CHAIN, overrides={"unknowns": ["noise"]})
+    assert [len(job.workload.ood) for job in of_stage(spec, "train")] == [1, 1, 1, 1]
 
 
 @each_case(

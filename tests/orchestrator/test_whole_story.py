@@ -95,3 +95,18 @@ def test_a_story_that_is_killed_again_and_again_holds_what_an_undisturbed_one_do
     theirs = numbers(story)
     pd.testing.assert_frame_equal(ours, theirs[theirs["run_key"].isin(ours["run_key"])].reset_index(drop=True))
     assert set(attempts(tmp_path)["status"]) == {"COMPLETED"}
+
+
+def test_quickstart_is_the_smallest_whole_story_around_the_jobs_of_a_plain_sweep() -> None:
+    """All kinds of a chain, each of few jobs; the sweep's run keys do not depend on the stages around it."""
+    spec = load_spec("quickstart")
+    assert Counter(job.kind for job in spec.jobs) == {"sparse": 36, "distill": 3, "merge": 3, "calibrate": 6, "probe": 6}
+    shared = {key: value for key, value in spec.tables.items() if key != "stages"}
+    alone = load_spec({**shared, **spec.tables["stages"]["train"]})
+    assert [job.key for job in alone.jobs] == [job.key for job in spec.jobs if job.stage == "train"]
+    assert (alone.jobs[0].key, alone.jobs[-1].key) == ("9016fedd47637275", "6502693af7f06f5a")
+
+
+def test_fewer_seeds_and_epochs_leave_quickstart_a_chain(tmp_path: Path) -> None:
+    plan = make_plan(load_spec("quickstart", overrides={"seeds": 1, "budget.epochs": 1}), RunFolder(tmp_path))
+    assert [node.num_jobs for node in stage_graph(plan)] == [9, 1, 1, 1, 1, 1, 1, 1, 1]

@@ -61,7 +61,7 @@ def test_the_manual_has_an_example_for_each_program():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("home")
-    folder = write_study(root / "out" / "quickstart", methods=("dense", "rigl"), densities=(0.1,), evaluations=2)
+    folder = write_study(root / "out" / "sweep", methods=("dense", "rigl"), densities=(0.1,), evaluations=2)
     Store(RunFolder(folder)).compact()
     return root
 
