@@ -5,7 +5,7 @@ batch size 128, a small vision transformer at 64, or a recommender with 243,000 
 take turns within each round, and a ratio is the median over the rounds. With one thread the time is CPU time, because that is
 steadier than wall time beside other work; with more it is wall time. RigL counts 99 steps and one mask update. Peak memory is of
 one execution in a process of its own: how far its resident memory grows from before the network is built.
-Run: python tests/benchmarks/sparse_execution.py; --help names the options.
+Run: python tests/benchmarks/sparse_execution.py --network mlp vit recommender --threads 1 2 --memory; --help names the options.
 """
 
 import argparse
@@ -43,6 +43,7 @@ EXECUTIONS: tuple[Execution, ...] = get_args(Execution)
 EVERY = 100  # steps between mask updates
 NUM_STEPS = 1_000  # of the budget, so that updates at steps 100 to 700 are due
 PLAIN = Plain()
+WIDTHS = {"mlp": [256, 1024, 4096, 8192], "vit": [192], "recommender": [16, 64]}
 ROWS = (100_000, 50_000, 50_000, 25_000, 10_000, 5_000, 2_500, 500)  # of the recommender's tables
 
 
@@ -183,8 +184,9 @@ def over(times: dict[str, list[float]], of: str) -> float:
 def rows(arguments: argparse.Namespace) -> Iterator[dict[str, str | int | float]]:
     """One row for each case and number of threads, as it is measured."""
     cases = [
-        Case(network=arguments.network, width=width, method=method, density=density)
-        for width in arguments.width
+        Case(network=network, width=width, method=method, density=density)
+        for network in arguments.network
+        for width in arguments.width or WIDTHS[network]
         for density in arguments.density
         for method in arguments.method
     ]
@@ -194,6 +196,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, str | int | float]
             steps = arguments.steps or max(2, 4096 // case.width)
             times = measure(case, threads=threads, rounds=arguments.rounds, steps=steps)
             yield {
+                "network": case.network,
                 "width": case.width,
                 "density": case.density,
                 "method": case.method,
@@ -206,8 +209,9 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, str | int | float]
 
 
 def plot(found: pd.DataFrame) -> alt.LayerChart:
-    """Masked over sparse against density, a line for each width, and what counted FLOPs promise."""
-    shown = found[(found["threads"] == found["threads"].min()) & (found["method"] == found["method"].iloc[0])]
+    """Masked over sparse against density, a line for each width of the first network, and what counted FLOPs promise."""
+    first = {key: found[key].iloc[0] for key in ("network", "method", "threads")}
+    shown = found[(found[list(first)] == pd.Series(first)).all(axis=1)]
     measured = shown.assign(line="width " + shown["width"].astype(str), times=shown["sparse"])
     densities = sorted(shown["density"].unique())
     promise = pd.DataFrame({"density": densities, "times": [1 / d for d in densities], "line": "promise, 1 / density"})
@@ -247,8 +251,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Step time and memory of execution: sparse and auto relative to masked.")
-    parser.add_argument("--network", choices=["mlp", "vit", "recommender"], default="mlp")
-    parser.add_argument("--width", type=int, nargs="+", default=[256, 1024, 4096], help="vit: a multiple of 3, as 192")
+    parser.add_argument("--network", nargs="+", choices=list(WIDTHS), default=["mlp"])
+    parser.add_argument("--width", type=int, nargs="+", help=f"vit: a multiple of 3; by default {WIDTHS}")
     parser.add_argument("--density", type=float, nargs="+", default=[0.2, 0.1, 0.05, 0.02, 0.01, 0.005])
     parser.add_argument("--method", nargs="+", default=["static"], help="any sparse method with a density, such as rigl")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])

@@ -68,7 +68,7 @@ class SparseLayers:
     def takes(self, name: str, mask: Mask) -> bool:
         """Returns whether a weight is to be stored sparse under a mask; `auto` measures both forms unless it has done so."""
         num_active = mask.num_active if isinstance(mask, SparseIndex) else int(torch.count_nonzero(mask))
-        if name not in self._candidates or num_active > MAX_DENSITY * self.sizes[name]:
+        if not self.can_take(name, num_active):
             return False
         if self._execution != "auto":
             return self._execution == "sparse"
@@ -76,6 +76,15 @@ class SparseLayers:
             index = mask if isinstance(mask, SparseIndex) else SparseIndex.of_mask(mask)
             self.choices[name] = num_active, self._ranks.broadcast_from_rank_0(lambda: self._is_faster(name, index))
         return self.choices[name][1]
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether every weight stays masked."""
+        return self._execution == "masked"
+
+    def can_take(self, name: str, num_active: int) -> bool:
+        """Returns whether a weight can be stored sparse with so many active entries."""
+        return name in self._candidates and num_active <= MAX_DENSITY * self.sizes[name]
 
     def _is_faster(self, name: str, index: SparseIndex) -> bool:
         """Measures whether a weight is faster stored sparse."""

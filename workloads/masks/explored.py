@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruneyard.workloads.masks.sparse_index import Mask, SparseIndex, dense_mask, union
+from pruneyard.workloads.masks.sparse_index import Mask, SparseIndex, dense_mask, is_full, union
 
 ROWS_AT_A_TIME = 1 << 10
 
@@ -57,6 +57,8 @@ Explored = Mask | PackedMask
 
 def with_mask(explored: Explored, mask: Mask) -> Explored:
     """Returns what was explored with the active entries of a mask added; packed bits are written into."""
+    if is_full(explored):
+        return explored
     if not isinstance(explored, PackedMask):
         found = union(explored, mask)
         is_larger = isinstance(found, SparseIndex) and 4 * found.num_active > found.numel() / 8

@@ -56,7 +56,7 @@ def drop_and_grow_index(
         grown = _random_others(kept, index.numel(), num_moved, generator)
     else:
         scores_of, matrix = grow_scores, index.matrix
-        grown = _largest(lambda: _others(kept, matrix, scores_of, layer), num_moved, generator)
+        grown = largest_places(lambda: _others(kept, matrix, scores_of, layer), num_moved, generator)
     return SparseIndex.of_flat(sort(torch.cat([kept, grown.to(kept.dtype)])), index.shape)
 
 
@@ -85,7 +85,7 @@ def move_between_layers(
             for first, block in _others(kept[name], index.matrix, grow_scores[name], name):
                 yield offset + first, block
 
-    grown = sort(_largest(others, num_moved, generator))
+    grown = sort(largest_places(others, num_moved, generator))
     bounds = torch.searchsorted(grown, offsets.to(grown)).tolist()
     moved = {}
     for number, (name, index) in enumerate(indices.items()):
@@ -116,11 +116,13 @@ def _others(kept: Tensor, shape: tuple[int, int], scores_of: RowScores, layer: s
         yield first * inputs, block.index_fill(0, kept[begin:end].long() - first * inputs, -torch.inf)
 
 
-def _largest(blocks: Callable[[], Blocks], count: int, generator: torch.Generator) -> Tensor:
+def largest_places(blocks: Callable[[], Blocks], count: int, generator: torch.Generator) -> Tensor:
     """Returns the places (count,) int64 of the largest scores; ties at the threshold are broken at random.
 
     blocks: computes all scores; called a second time if more than `count` tie, whose places are not kept.
     """
+    if count == 0:
+        return torch.empty(0, dtype=torch.int64)
     threshold, above, places = torch.tensor(-torch.inf), torch.empty(0), torch.empty(0, dtype=torch.int64)
     num_tied, tied = 0, [places]  # scores that equal the threshold, and their places unless there are too many
     for first, block in blocks():

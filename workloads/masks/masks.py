@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from pruneyard.workloads.masks.sparse_index import Mask, SparseIndex
+from pruneyard.workloads.masks.sparse_index import Mask, SparseIndex, full_mask
 
 SAMPLE = 4096  # least size of the sample that bounds a selection
 
@@ -95,8 +95,8 @@ def random_masks(
 
 
 def full_masks(weights: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """Returns masks of ones for the named weights, on each weight's device."""
-    return {n: torch.ones(weights[n].shape, dtype=torch.bool, device=weights[n].device) for n in names}
+    """Returns masks of ones for the named weights, on each weight's device, see `full_mask`."""
+    return {name: full_mask(tuple(weights[name].shape), weights[name].device) for name in names}
 
 
 def keep_largest(
@@ -113,7 +113,7 @@ def keep_largest(
     check_finite(scores, layer)
     if count == 0:
         return torch.zeros_like(among)
-    scores = torch.where(among, scores, -torch.inf)
+    scores = torch.where(among.contiguous(), scores, -torch.inf)  # masks are contiguous, whatever layout scores have
     threshold = kth_largest(scores, count)
     assert threshold > -torch.inf, f"{layer} has fewer than {count} entries to keep"
     selected = scores >= threshold

@@ -147,9 +147,22 @@ Mask = Tensor | SparseIndex
 """Which weights are active: a bool tensor of the weight's shape, or the index of a weight that is stored sparse."""
 
 
+def full_mask(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Returns a mask of ones that holds a single number, so that it takes no memory; nothing can be written into it."""
+    return torch.ones((), dtype=torch.bool, device=device).expand(shape)
+
+
+def is_full(mask: object) -> bool:
+    """Returns whether this is the mask of ones of a weight of several entries, as `full_mask` makes it."""
+    if not isinstance(mask, Tensor) or mask.numel() <= 1:
+        return False
+    is_single = all(size == 1 or stride == 0 for size, stride in zip(mask.shape, mask.stride(), strict=True))
+    return is_single and bool(mask.flatten()[0])
+
+
 def copy_of(mask: Mask) -> Mask:
-    """Returns a mask that shares no memory with another bool tensor; an index is never written into."""
-    return mask.clone() if isinstance(mask, Tensor) else mask
+    """Returns a mask that shares no memory with another bool tensor; an index or a full mask is never written into."""
+    return mask.clone() if isinstance(mask, Tensor) and not is_full(mask) else mask
 
 
 def union(one: Mask, other: Mask) -> Mask:

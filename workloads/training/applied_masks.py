@@ -13,8 +13,13 @@ from pruneyard.workloads.execution.dense_views import DenseViews
 from pruneyard.workloads.execution.layers import SparseLayers
 from pruneyard.workloads.execution.stored_weight import StoredWeight
 from pruneyard.workloads.interfaces import Tensors
-from pruneyard.workloads.masks.sparse_index import Mask, dense_mask
-from pruneyard.workloads.training.mask_updater import MaskUpdater, SparseState, UpdatesIndices
+from pruneyard.workloads.masks.sparse_index import Mask, dense_mask, full_mask, is_full
+from pruneyard.workloads.training.mask_updater import (
+    MaskUpdater,
+    PrunesToIndices,
+    SparseState,
+    UpdatesIndices,
+)
 from pruneyard.workloads.training.weight_dropout import WeightDropout
 
 Entries = tuple[Tensor, ...]
@@ -43,7 +48,7 @@ class AppliedMasks:
         self.tensors: Tensors = {}  # further tensors of the method
         self.forward: dict[str, Tensor] = {}  # masks of the weights that the network computes with, where these are fewer
         self._method, self._dropout, self._stream_of = method, dropout, stream_of
-        self._factors: dict[str, Tensor] = {}  # masks in the dtype and layout of their weights
+        self._factors: dict[str, Tensor] = {}  # masks with zeros, in the dtype and layout of their weights
         self._forward_factors: dict[str, Tensor] = {}
         self._decay: Tensors = {}
         self._active: dict[str, Entries] = {}  # active entries of the layers with weight dropout
@@ -58,25 +63,34 @@ class AppliedMasks:
         self.tensors, self.forward = to_device(state.tensors), to_device(state.forward)
         masks: dict[str, Mask] = {**state.masks, **state.indices}
         self.masks = {name: self._applied(name, mask.to(device), state, optimizer) for name, mask in masks.items()}
-        self._factors = self._as_factors(self.masks_of_dense_layers(self.masks), reuse=self._factors)
+        factors = {name: mask for name, mask in self.masks_of_dense_layers(self.masks).items() if not is_full(mask)}
+        self._factors = self._as_factors(factors, reuse=self._factors)
         self._forward_factors = self._as_factors(self.forward, reuse=self._forward_factors)
         for name, factor in self._factors.items():
             weight = self.weights[name]
-            with torch.no_grad():
-                weight.mul_(factor)
-                if name in state.revived:
-                    weight.add_(state.revived[name])
+            weight.data.mul_(factor)
             for buffer in optimizer.state.get(weight, {}).values():
                 if isinstance(buffer, Tensor) and buffer.shape == weight.shape:
                     buffer.mul_(factor)
+        for name in state.revived.keys() & self.masks_of_dense_layers(self.masks).keys():
+            self.weights[name].data.add_(state.revived[name])
         self._decay = {n: self._stored(n, factor) for n, factor in to_device(self._method.extra_decay(self.state)).items()}
         self._active = {name: self._active_entries(name) for name in self._dropout.layers(self.weights)}
         self.mask_gradients()
 
     @property
+    def prunes_to_indices(self) -> bool:
+        """Whether the method gives an index to a weight that is to be stored sparse."""
+        return isinstance(self._method, PrunesToIndices) and self._method.prunes_to_indices
+
+    @property
     def updates_indices(self) -> bool:
         """Whether the method updates the indices of weights that are stored sparse, and so needs no masks of them."""
-        return isinstance(self._method, UpdatesIndices) and self._method.updates_indices
+        return self.prunes_to_indices or (isinstance(self._method, UpdatesIndices) and self._method.updates_indices)
+
+    def can_be_index(self, name: str, num_active: int) -> bool:
+        """Returns whether the method may give a weight with so many active entries an index in place of a mask."""
+        return self.prunes_to_indices and self.layers.can_take(name, num_active)
 
     @property
     def stored(self) -> Mapping[str, StoredWeight]:
@@ -104,13 +118,15 @@ class AppliedMasks:
     def _applied(self, name: str, mask: Mask, state: SparseState, optimizer: torch.optim.Optimizer) -> Mask:
         """Stores a weight in the form that it has under a mask; returns the mask of this form."""
         if name not in state.forward and self.layers.takes(name, mask):
+            self._factors.pop(name, None)  # freed layer by layer
             index = self.layers.store(name, mask, optimizer)
             if name in state.revived:
                 self.layers.add(name, state.revived[name])
             return index
         if name in self.layers.indices:
             self.layers.restore(name, optimizer)
-        return dense_mask(mask)
+        dense = dense_mask(mask)
+        return full_mask(tuple(dense.shape), dense.device) if bool(dense.all()) else dense
 
     def _stored(self, name: str, dense: Tensor) -> Tensor:
         """Returns a tensor of a weight's shape in the form in which the weight is stored."""

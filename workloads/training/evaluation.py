@@ -138,7 +138,7 @@ def outcome_of(
         }
         | ood_predictions,
         weights=weights,
-        masks={n: dense_mask(mask).cpu() for n, mask in training.applied.used.items() if not layers.is_large(n)},
+        masks={n: dense_mask(mask).cpu().contiguous() for n, mask in training.applied.used.items() if not layers.is_large(n)},
         num_parameters=num_parameters(training),
         num_active=num_active(training),
         train_flops=training.train_flops,

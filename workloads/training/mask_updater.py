@@ -1,6 +1,6 @@
 """The protocol of a sparse-training method: its state, what an update receives, and what the training loop calls."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -67,6 +67,11 @@ class FunctionalNetwork(Protocol):
         ...
 
 
+def no_index(name: str, num_active: int) -> bool:
+    """Returns False: every weight gets a mask."""
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class UpdateContext:
     """The input of a mask update: the training after a backward pass and before the optimizer's step."""
@@ -76,6 +81,7 @@ class UpdateContext:
     weights: Mapping[str, Tensor]  # prunable, zero outside masks
     gradients: Mapping[str, Tensor]  # dense, inactive entries included; averaged over ranks
     stored: Mapping[str, StoredWeight] = field(default_factory=dict)  # the weights of the state's `indices`
+    can_be_index: Callable[[str, int], bool] = no_index  # whether a weight with so many active entries may get an index, no mask
     generator: torch.Generator  # on the CPU, the same on every rank
     network: FunctionalNetwork
 
@@ -98,6 +104,20 @@ class UpdatesIndices(Protocol):
     """
 
     updates_indices: ClassVar[bool]
+
+
+@runtime_checkable
+class PrunesToIndices(Protocol):
+    """A method that starts with masks and whose updates prune to indices, if `prunes_to_indices` is true.
+
+    A weight gets an index where `UpdateContext.can_be_index` says so. The method is given the indices of weights that are
+    stored sparse, as with `UpdatesIndices`.
+    """
+
+    @property
+    def prunes_to_indices(self) -> bool:
+        """Whether updates give and take indices."""
+        ...
 
 
 class MaskUpdater(Protocol):

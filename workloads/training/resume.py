@@ -9,7 +9,7 @@ from torch import Tensor
 from pruneyard.workloads.checkpoint import Checkpoint
 from pruneyard.workloads.interfaces import RuleState, Tensors
 from pruneyard.workloads.masks.explored import Explored, PackedMask
-from pruneyard.workloads.masks.sparse_index import Mask, SparseIndex
+from pruneyard.workloads.masks.sparse_index import Mask, SparseIndex, full_mask, is_full
 from pruneyard.workloads.training.mask_updater import SparseState
 from pruneyard.workloads.training.segment import Segment
 from pruneyard.workloads.training.state import Training
@@ -49,11 +49,15 @@ def checkpoint_of(training: Training, *, data: str) -> Checkpoint:
 
 def state_tensors(training: Training) -> dict[str, Tensor]:
     """Returns all tensors of a training except those of the optimizer, by `group/name`."""
+    is_masked = training.applied.layers.is_masked
     groups: dict[str, Tensors] = {
         "network": training.network.state_dict(),
         "rule": training.rule.tensors,
-        "mask": _stored(training.applied.masks),
-        "explored": _stored({n: mask for n, mask in training.explored.items() if mask is not training.applied.masks.get(n)}),
+        "mask": _stored(training.applied.masks, is_masked=is_masked),
+        "explored": _stored(
+            {n: mask for n, mask in training.explored.items() if mask is not training.applied.masks.get(n)},
+            is_masked=is_masked,
+        ),
         "forward": training.applied.forward,
         "updater": training.applied.tensors,
         "memory": training.memory,
@@ -157,10 +161,11 @@ def resume_from_parent(training: Training, segment: Segment, *, data: str, inter
         training.losses.num = 0
 
 
-def _stored(masks: Mapping[str, Explored]) -> dict[str, Tensor]:
+def _stored(masks: Mapping[str, Explored], *, is_masked: bool) -> dict[str, Tensor]:
     """Returns the tensors of masks in a checkpoint.
 
-    They are the mask itself, the compressed rows of an index as `NAME:starts` and `NAME:columns`, or packed bits as `NAME:bits`.
+    They are the mask itself, the compressed rows of an index as `NAME:starts` and `NAME:columns`, packed bits as `NAME:bits`, or,
+    of a mask of ones unless every weight stays masked, nothing as `NAME:full`.
     """
     tensors: dict[str, Tensor] = {}
     for name, mask in masks.items():
@@ -169,6 +174,8 @@ def _stored(masks: Mapping[str, Explored]) -> dict[str, Tensor]:
                 tensors |= {f"{name}:starts": mask.starts, f"{name}:columns": mask.columns}
             case PackedMask():
                 tensors[f"{name}:bits"] = mask.bits
+            case _ if is_full(mask) and not is_masked:
+                tensors[f"{name}:full"] = mask.new_empty(0)
             case _:
                 tensors[name] = mask
     return tensors
@@ -181,6 +188,8 @@ def _masks(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> d
         name, _, part = key.partition(":")
         if part == "starts":
             masks[name] = SparseIndex.of_rows(tensor, tensors[f"{name}:columns"], tuple(shapes[name]))
+        elif part == "full":
+            masks[name] = full_mask(tuple(shapes[name]), tensor.device)
         elif not part:
             masks[name] = tensor
     return masks

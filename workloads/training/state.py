@@ -349,6 +349,7 @@ class Training:
             weights=DenseViews(self.weights, self.applied.layers.weight),
             gradients=self.gradients(),
             stored=self.applied.stored,
+            can_be_index=self.applied.can_be_index,
             generator=stream(self.seed, "mask-update", step),
             network=FunctionalModule(
                 network=self.network,

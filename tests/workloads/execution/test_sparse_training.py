@@ -155,7 +155,7 @@ class WithEveryKind:
 def weights_by_step(folder: Path) -> dict[int, dict[str, Tensor]]:
     """Returns the parameters after every step in their dense shapes, and the masks."""
     network = WithEveryKind().build(image_shape=DATA.image_shape, num_classes=DATA.num_classes)
-    inputs = {name: weight.shape[-1] for name, weight in network.named_parameters()}
+    shapes = {name: weight.shape for name, weight in network.named_parameters()}
     by_step: dict[int, dict[str, Tensor]] = {}
     for path in folder.glob("step-*"):
         checkpoint = read_checkpoint(path, torch.device("cpu"), name=path.name)
@@ -163,9 +163,12 @@ def weights_by_step(folder: Path) -> dict[int, dict[str, Tensor]]:
         for key in [key for key in tensors if key.startswith("mask/") and key.endswith(":starts")]:
             name = key.removeprefix("mask/").removesuffix(":starts")
             starts, columns = tensors.pop(key), tensors.pop(f"mask/{name}:columns")
-            index = SparseIndex.of_rows(starts, columns, (len(starts) - 1, inputs[name]))
+            index = SparseIndex.of_rows(starts, columns, (len(starts) - 1, shapes[name][-1]))
             tensors[f"mask/{name}"] = index.mask()
             tensors[f"network/{name}"] = index.dense(tensors[f"network/{name}"])
+        for key in [key for key in tensors if key.startswith("mask/") and key.endswith(":full")]:
+            del tensors[key]
+            tensors[key.removesuffix(":full")] = torch.ones(shapes[key.removeprefix("mask/").removesuffix(":full")]).bool()
         by_step[checkpoint.step] = {key: tensor for key, tensor in tensors.items() if key.startswith(("network/", "mask/"))}
     return by_step
 

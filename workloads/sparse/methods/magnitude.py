@@ -8,19 +8,23 @@ Under a `pattern` the cells with the smallest sums of magnitudes are pruned; cou
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
+from pruneyard.workloads.masks.sparse_index import Mask
+from pruneyard.workloads.sparse.pruning import ValuePruning
 from pruneyard.workloads.sparse.update_schedule import CubicSchedule
-from pruneyard.workloads.sparse.updater import DenseStart, PatternedDensities, in_module_order
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["Magnitude"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Magnitude(PatternedDensities, DenseStart):
+class Magnitude(ValuePruning):
     """Gradual magnitude pruning (GMP)."""
+
+    gives_indices: ClassVar[bool] = True
 
     scope: Literal["layer", "global"] = (
         "layer"  # where magnitudes are compared; global ignores `distribution`
@@ -41,13 +45,10 @@ class Magnitude(PatternedDensities, DenseStart):
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Returns masks pruned to the schedule's density at this step."""
         sparsity = self.schedule.reached(context.step, num_steps=context.num_steps)
-        masks = dict(in_module_order(state.masks, context))
-        scores = {name: context.weights[name].abs() for name in masks}
+        active: Mapping[str, Mask] = {**state.masks, **state.indices}
+        sizes = {name: mask.numel() for name, mask in active.items()}
         counts = {
-            name: scores[name].numel() - math.floor(sparsity * (scores[name].numel() - count))
-            for name, count in self.counts(context.weights).items()
+            name: sizes[name] - math.floor(sparsity * (sizes[name] - count))
+            for name, count in self.target_counts(state, context).items()
         }
-        masks = self.pattern.keep_largest(
-            scores, masks, scope=self.scope, counts=counts, generator=context.generator
-        )
-        return SparseState(masks, state.tensors)
+        return self.pruned(state, context, counts=counts, scope=self.scope)

@@ -11,21 +11,23 @@ by the sums of their magnitudes; LAMP has no scores of cells.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from pruneyard.workloads.fields import renamed
-from pruneyard.workloads.sparse.updater import DenseStart, PatternedDensities, in_module_order
+from pruneyard.workloads.sparse.pruning import ValuePruning
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
 
 __all__ = ["OneShot"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneShot(PatternedDensities, DenseStart):
+class OneShot(ValuePruning):
     """One-shot magnitude pruning."""
+
+    gives_indices: ClassVar[bool] = True
 
     # share of the budget that is trained dense, at most until the last step; 0 prunes at the start
     prune_at: float = field(default=0.5, metadata=renamed("at"))
@@ -46,15 +48,15 @@ class OneShot(PatternedDensities, DenseStart):
 
     def update(self, state: SparseState, context: UpdateContext) -> SparseState:
         """Returns the state pruned to the target density."""
-        score = lamp_scores if self.ranking == "lamp" else torch.abs
-        masks = self.pattern.keep_largest(
-            {name: score(context.weights[name]) for name in state.masks},
-            dict(in_module_order(state.masks, context)),
+        is_lamp = self.ranking == "lamp"
+        return self.pruned(
+            state,
+            context,
+            counts=self.target_counts(state, context),
             scope="layer" if self.ranking == "layer" else "global",
-            counts=self.counts(context.weights),
-            generator=context.generator,
+            score=lamp_scores if is_lamp else torch.abs,
+            is_elementwise=not is_lamp,
         )
-        return SparseState(masks, state.tensors)
 
 
 def lamp_scores(weight: Tensor) -> Tensor:
