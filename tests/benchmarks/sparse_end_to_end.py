@@ -102,6 +102,8 @@ def compare(name: str, *, epochs: int, num_seeds: int) -> None:
             line |= {"val/accuracy": [round(accuracy, 4) for _, accuracy in one.curve], "cpu_s": round(one.total_s, 2)}
             line |= {"joules": one.joules} if one.joules else {}
             print(json.dumps(line), flush=True)
+    if not counters():
+        print("energy: not counted on this machine", flush=True)
     pairs = list(zip(found["masked"], found["sparse"], strict=True))
     difference = estimate([sparse.test_accuracy - masked.test_accuracy for masked, sparse in pairs])
     target = min(max(accuracy for _, accuracy in masked.curve) for masked in found["masked"])

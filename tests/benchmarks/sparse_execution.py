@@ -55,6 +55,7 @@ class Case:
     width: int
     method: str
     density: float
+    pattern: str = "unstructured"
 
     @property
     def batch_size(self) -> int:
@@ -90,6 +91,8 @@ class Trainee:
         batch_size = batch_size or case.batch_size
         self.split = DeviceSplit(data.train, mean=data.mean, std=data.std)
         self.method = find("sparse.methods", case.method)(density=case.density)
+        if case.pattern != "unstructured":
+            self.method = replace(self.method, pattern=find("sparse.patterns", case.pattern)())
         if every != EVERY:
             self.method = replace(self.method, schedule=replace(self.method.schedule, every=every))
         budget = Budget(steps=NUM_STEPS, batch_size=batch_size, evaluate_every=0)
@@ -184,7 +187,7 @@ def over(times: dict[str, list[float]], of: str) -> float:
 def rows(arguments: argparse.Namespace) -> Iterator[dict[str, str | int | float]]:
     """One row for each case and number of threads, as it is measured."""
     cases = [
-        Case(network=network, width=width, method=method, density=density)
+        Case(network=network, width=width, method=method, density=density, pattern=arguments.pattern)
         for network in arguments.network
         for width in arguments.width or WIDTHS[network]
         for density in arguments.density
@@ -199,7 +202,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, str | int | float]
                 "network": case.network,
                 "width": case.width,
                 "density": case.density,
-                "method": case.method,
+                "method": case.method if case.pattern == "unstructured" else f"{case.method}, {case.pattern}",
                 "threads": threads,
                 "masked_ms": 1e3 * statistics.median(times["masked"]),
                 "sparse": over(times, "sparse"),
@@ -255,6 +258,7 @@ if __name__ == "__main__":
     parser.add_argument("--width", type=int, nargs="+", help=f"vit: a multiple of 3; by default {WIDTHS}")
     parser.add_argument("--density", type=float, nargs="+", default=[0.2, 0.1, 0.05, 0.02, 0.01, 0.005])
     parser.add_argument("--method", nargs="+", default=["static"], help="any sparse method with a density, such as rigl")
+    parser.add_argument("--pattern", default="unstructured", help="of the masks, such as constant_fan_in (SRigL, with rigl)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=0, help="per round; by default more for small widths")

@@ -194,6 +194,8 @@ def compare(width: int, density: float, *, rounds: int, jax: Path | None) -> dic
 def main(arguments: argparse.Namespace) -> None:
     """Prints a line for each width and density."""
     torch.set_num_threads(1)
+    if arguments.jax is None:
+        print("jax masks: not measured, give --jax an interpreter that has jax and optax")
     for width in arguments.width:
         for density in arguments.density:
             print(json.dumps(compare(width, density, rounds=arguments.rounds, jax=arguments.jax)), flush=True)
