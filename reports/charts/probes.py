@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import altair as alt
@@ -18,7 +18,8 @@ from pruneyard.reports.study import Study
 
 MAX_LINES = 24
 MAX_CELLS_OF_MATRIX = 40  # runs on one side of a matrix
-CLEAN = 0.0  # the severity of images as they are
+MAX_RANKS = 41  # points of a curve over ranks
+_RUN = ["label", "outer", "run_key"]
 
 
 def probe_figures(study: Study, name: str, cells: pd.DataFrame) -> list[Figure]:
@@ -38,8 +39,20 @@ def probe_figures(study: Study, name: str, cells: pd.DataFrame) -> list[Figure]:
             return matrices(study, cells, "concept_importance", title="Importance of concepts by class", x="concept")
         case "holistic_concepts":
             return matrices(study, cells, "strategy", title="Strategies: importances of concepts", x="concept")
+        case "heavy_tail":
+            return over_layers(study, cells, {"tail_exponent": "tail exponent"}, title="Tail exponents of layers")
+        case "information_plane":
+            names = {"information_input": "I(X; T), nats", "information_label": "I(Y; T), nats"}
+            return over_layers(study, cells, names, title="Information in layers on inputs and labels")
+        case "feature_complexity":
+            names = {"feature_information": "V-information, share"}
+            return over_layers(study, cells, names, title="What linear decoders find of the features in each layer")
+        case "diffroar":
+            return retrainings(study, cells)
+        case "inductive_bias":
+            return hypotheses(study, cells)
         case _:
-            return []
+            return []  # the table says all: traces and eigenvalues, numbers of functions
 
 
 def shifts(study: Study, cells: pd.DataFrame) -> list[Figure]:
@@ -155,6 +168,80 @@ def removals(study: Study, cells: pd.DataFrame, name: str) -> list[Figure]:
         f"is. {marks.INTERVAL}{note}",
         legend=marks.entries(styles, styles, lines=True),
         width="third",
+    )
+
+
+def over_layers(study: Study, cells: pd.DataFrame, names: Mapping[str, str], *, title: str) -> list[Figure]:
+    """Returns curves with a point for each layer, a panel for each; none for networks of a single layer.
+
+    names: the title of each curve.
+    """
+    cells, note = _at_most(cells, MAX_LINES)
+    styles = palette.methods(list(cells["label"]))
+    found = {name: points.assign(x=points["x"] + 1) for name in names if len(points := _points(study, name, cells))}
+
+    def plot(name: str, points: pd.DataFrame) -> Plot:
+        ticks = sorted(set(points["x"]))
+        return _lines(_means(points), styles=styles, title=names[name], x="layer", y=names[name], ticks=ticks)
+
+    return draw(
+        [partial(plot, name, points) for name, points in found.items() if points["x"].nunique() > 1],
+        name=f"probe-{next(iter(names)).replace('_', '-')}",
+        title=title,
+        caption=f"Layers are numbered in the order of the network. Mean over seeds. {marks.INTERVAL}{note}",
+        legend=marks.entries(styles, styles, lines=True),
+        width="half",
+    )
+
+
+def retrainings(study: Study, cells: pd.DataFrame) -> list[Figure]:
+    """Returns the accuracy of networks retrained on pixels of three rankings, a panel for each setting."""
+    titles = {"largest": "largest gradients", "smallest": "smallest gradients", "random": "at random"}
+    parts = [_points(study, "diffroar", cells), _points(study, "diffroar_random", cells).assign(key="random")]
+    points = pd.concat(parts)
+    if points["x"].nunique() < 2:
+        return []
+    points["line"] = points["key"].map(titles)
+    styles = palette.methods(list(titles.values()))
+
+    def plot(cell: int, label: str) -> Plot:
+        means, x = _means(points[points["cell"] == cell], of="line"), "share of the pixels kept"
+        return _lines(means, styles=styles, title=label, x=x, y="test accuracy", ticks=sorted(set(means["x"])), of="line")
+
+    return draw(
+        _by_setting(plot, cells, points),
+        name="probe-diffroar",
+        title="Accuracy after retraining on a share of the pixels",
+        caption="New networks see only those pixels: of the largest gradients, of the smallest ones, or drawn at random. "
+        f"{marks.INTERVAL}",
+        legend=marks.entries(styles, styles, lines=True),
+        width="third",
+    )
+
+
+def hypotheses(study: Study, cells: pd.DataFrame) -> list[Figure]:
+    """Returns the losses of random networks by their rank, at most `MAX_RANKS` of them."""
+    cells, note = _at_most(cells, MAX_LINES)
+    points, shares = _points(study, "hypothesis_loss", cells), np.linspace(0, 1, MAX_RANKS)
+    if points.empty:
+        return []
+    runs = points.groupby(_RUN, sort=False)["y"]
+    table = runs.apply(lambda losses: pd.Series(np.quantile(losses, shares), index=shares)).rename_axis([*_RUN, "x"])
+    styles = palette.methods(list(cells["label"]))
+
+    def plot() -> Plot:
+        x, y = "share of the random networks", "Brier score"
+        means = _means(table.rename("y").reset_index())
+        return _lines(means, styles=styles, title="random networks with a fitted last layer", x=x, y=y, ticks=[0, 0.5, 1])
+
+    return draw(
+        [plot],
+        name="probe-inductive-bias",
+        title="Losses of random networks",
+        caption="From the smallest to the largest. The bits count how rare those are that reach the loss of the trained network, "
+        f"which is in the table. {marks.INTERVAL}{note}",
+        legend=marks.entries(styles, styles, lines=True),
+        width="half",
     )
 
 

@@ -22,6 +22,7 @@ from yaml_spec import SHORT_METHODS
 
 from pruneyard.cluster.access import Access
 from pruneyard.cluster.jobs import job_server
+from pruneyard.orchestrator.artifacts.run_cache import RunCache
 from pruneyard.orchestrator.results import Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
@@ -167,6 +168,30 @@ def test_a_submitted_study_keeps_its_results_in_an_object_store(
     with environment_variables(object_server.env):
         assert_same_numbers(out, short_reference)
         assert Store(RunFolder(out)).runs(latest=False).num_rows == len(SHORT_METHODS)
+
+
+def test_a_submitted_study_adds_to_a_cache_and_another_computes_nothing_again(
+    short_spec: Path, short_reference: Path, job_head: Head, user_env: dict[str, str], step_delay: StepDelay, tmp_path: Path
+) -> None:
+    """The second one only takes runs: its runs began and ended when those of the first did, and it may not write to the cache."""
+    step_delay.set(0)
+    shared = tmp_path / "shared"
+    cache = shared / "cache"
+    arguments = ("submit", short_spec, "--address", job_head.url, *PYTHON, "--follow")
+    _, output = pruneyard(*arguments, "--out", shared / "first", "--cache", cache, env=user_env, folder=tmp_path)
+    assert "-1 finished" in output
+    computed = Results(shared / "first").runs().set_index("run_key")
+    assert RunCache(cache).run_keys() == set(computed.index)
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+
+    _, output = pruneyard(*arguments, "--out", shared / "second", "--cache-from", cache, env=user_env, folder=tmp_path)
+    assert "-1 finished" in output
+    taken = Results(shared / "second").runs().set_index("run_key")
+    assert set(taken.index) == set(computed.index)
+    for column in ("started_at", "ended_at", "train_s"):
+        assert dict(taken[column]) == dict(computed[column]), f"{column}: a finished job ran again"
+    assert_same_numbers(shared / "second", short_reference)
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()} == before
 
 
 def test_a_study_submitted_next_to_modules_of_the_user_imports_none_of_them(

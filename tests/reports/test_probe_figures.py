@@ -17,6 +17,11 @@ from pruneyard.reports.store import Store
 from pruneyard.reports.study import Study
 
 SEEDS = 3
+LAYERS = {
+    "heavy_tail": ["tail_exponent"],
+    "information_plane": ["information_input", "information_label"],
+    "feature_complexity": ["feature_information"],
+}
 POINTS = {"shift_accuracy": 0.9, "shift_ece": 0.05, "shift_nll": 0.4}
 
 
@@ -61,6 +66,14 @@ def curves_of(probe, seed, runs):
             return [curve("concept_importance", name, concept, concept / 10) for name in ("0", "1") for concept in range(3)]
         case "holistic_concepts":
             return [curve("strategy", name, concept, concept / 10) for name in ("0 1", "0 2") for concept in range(3)]
+        case "heavy_tail" | "information_plane" | "feature_complexity":
+            return [curve(name, f"layer{place}", place, place + seed / 10) for name in LAYERS[probe] for place in range(3)]
+        case "diffroar":
+            values = {("diffroar", "largest"): 0.8, ("diffroar", "smallest"): 0.4, ("diffroar_random", "largest"): 0.5}
+            values["diffroar_random", "smallest"] = 0.7
+            return [curve(*line, share, y + share + seed / 100) for line, y in values.items() for share in (0.1, 0.3)]
+        case "inductive_bias":
+            return [curve("hypothesis_loss", "hypotheses", place, 0.5 + place / 100 + seed / 10) for place in range(100)]
     return []
 
 
@@ -131,6 +144,35 @@ def test_overlaps_are_a_matrix_whose_squares_name_both_networks(tmp_path):
     assert "0.250 to 0.250" in figure.panels[0].words
 
 
+@pytest.mark.parametrize("probe", LAYERS)
+def test_curves_over_layers_are_means_over_seeds_in_the_order_of_the_network(tmp_path, probe):
+    study = write_probes(tmp_path, probe)
+    (figure,) = probe_figures(study, probe, cells_of(study, probe))
+    assert len(figure.panels) == len(LAYERS[probe])
+    for panel in figure.panels:
+        found = {row["x"]: row["mean"] for row in data_of(panel) if "rigl" in row["name"]}
+        assert found == {1: pytest.approx(0.1), 2: pytest.approx(1.1), 3: pytest.approx(2.1)}
+
+
+def test_retraining_on_the_first_the_last_and_random_pixels_is_drawn_over_their_share(tmp_path):
+    study = write_probes(tmp_path, "diffroar")
+    (figure,) = probe_figures(study, "diffroar", cells_of(study, "diffroar"))
+    assert len(figure.panels) == 2
+    assert {(row["name"], row["x"]): row["mean"] for row in data_of(figure.panels[0])} == {
+        (name, share): pytest.approx(mean + share + 0.01)
+        for name, mean in (("largest gradients", 0.8), ("smallest gradients", 0.4), ("at random", 0.6))
+        for share in (0.1, 0.3)
+    }
+
+
+def test_losses_of_random_networks_are_quantiles_and_means_over_seeds(tmp_path):
+    study = write_probes(tmp_path, "inductive_bias")
+    (figure,) = probe_figures(study, "inductive_bias", cells_of(study, "inductive_bias"))
+    rows = {row["x"]: row["mean"] for row in data_of(figure.panels[0]) if "rigl" in row["name"]}
+    assert (len(rows), rows[0], rows[1]) == (41, pytest.approx(0.6), pytest.approx(0.6 + 0.99))
+    assert rows[0.5] == pytest.approx(0.6 + 0.495)
+
+
 @pytest.mark.parametrize("probe", ["lima", "robust_explain", "holistic_concepts"])
 def test_probes_with_curves_are_drawn(tmp_path, probe):
     study = write_probes(tmp_path, probe)
@@ -140,7 +182,7 @@ def test_probes_with_curves_are_drawn(tmp_path, probe):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("probe", ["shift", "attribution", "craft", "heavy_tail"])
+@pytest.mark.parametrize("probe", ["shift", "attribution", "craft", "curvature"])
 def test_a_section_of_the_page_has_the_table_and_the_figures_of_a_probe(tmp_path, probe):
     study = write_probes(tmp_path, probe)
     (section,) = probe_tables(study)
@@ -148,7 +190,7 @@ def test_a_section_of_the_page_has_the_table_and_the_figures_of_a_probe(tmp_path
     assert section.name == probe
     for figure in section.figures:
         assert page.count(f'<h3 id="{figure.name}">') == 1
-    assert bool(section.figures) == (probe != "heavy_tail")
+    assert bool(section.figures) == (probe != "curvature")
 
 
 def write_merges(folder, differences):
