@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,7 @@ def write_durably(path: Location, content: Content) -> None:
 
 def _write(path: Path, content: Content) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, since a rename is atomic within one file system only; unique, since several processes may write it.
-    aside = path.parent / f".{path.name}.{uuid4().hex}"
+    aside = _aside(path)
     try:
         with aside.open("wb") as file:
             file.write(content)
@@ -45,6 +44,51 @@ def _write(path: Path, content: Content) -> None:
         aside.unlink(missing_ok=True)
         raise
     _sync(path.parent)  # a rename is only durable after its folder is flushed
+
+
+def _aside(path: Path) -> Path:
+    """Returns a hidden file in the same folder, since a rename is atomic within one file system only.
+
+    Its name is unique, since several processes may write the file.
+    """
+    return path.parent / f".{path.name}.{uuid4().hex}"
+
+
+def write_all_durably(files: Iterable[tuple[Location, Content]]) -> None:
+    """Writes files as `write_durably` does, flushed together; the last one appears only when all others are durable.
+
+    Each content is written before the next one is asked for. In an object store the files are put in order. Raises `StorageError`
+    if writing fails.
+    """
+    written: list[tuple[Path, Path]] = []
+    try:
+        for path, content in files:
+            if isinstance(path, ObjectPath):
+                path.write_bytes(content)
+                continue
+            written.append((_aside(path), path))
+            with in_words(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                written[-1][0].write_bytes(content)
+        if written:
+            _rename_all(written)
+    # Also for KeyboardInterrupt: no hidden file may stay behind.
+    except BaseException:
+        for aside, _ in written:
+            aside.unlink(missing_ok=True)
+        raise
+
+
+def _rename_all(files: Sequence[tuple[Path, Path]]) -> None:
+    """Flushes files and gives them their names, the last one when the names of the others are flushed."""
+    *others, (last_aside, last) = files
+    with in_words(last):
+        _sync_all(aside for aside, _ in files)
+        for aside, path in others:
+            os.replace(aside, path)
+        _sync_all({path.parent for _, path in others})
+        os.replace(last_aside, last)
+        _sync(last.parent)
 
 
 def write_folders_durably(parent: Location, folders: Mapping[str, Mapping[str, Content]]) -> None:

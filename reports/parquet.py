@@ -52,10 +52,15 @@ class Part:
 
 def write_part(path: Location, table: pa.Table, *, units: Sequence[str] | None = None) -> None:
     """Writes one file. Files of several attempts need `units`; without them the file name is the unit."""
+    write_durably(path, encode_part(table, units=units))
+
+
+def encode_part(table: pa.Table, *, units: Sequence[str] | None = None) -> memoryview:
+    """Returns the bytes of such a file."""
     if units is not None:
         covered = json.dumps(list(units)).encode()
         table = table.replace_schema_metadata({**table.schema.metadata, _UNITS_KEY: covered})
-    write_durably(path, encode_table(table, compression="zstd" if units is not None else "snappy"))
+    return encode_table(table, compression="zstd" if units is not None else "snappy")
 
 
 def encode_table(table: pa.Table, *, compression: str) -> memoryview:

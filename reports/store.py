@@ -19,11 +19,18 @@ import pyarrow.compute as pc
 from pruneyard.reports import records
 from pruneyard.reports.attempt import Attempt, decode_record, encode_record, tables_of
 from pruneyard.reports.data_record import data_records
-from pruneyard.reports.durable import write_durably
+from pruneyard.reports.durable import Content, write_all_durably, write_durably
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.objects import ObjectPath
-from pruneyard.reports.parquet import DamagedFileError, ForeignFileError, Part, read_part, write_part
+from pruneyard.reports.parquet import (
+    DamagedFileError,
+    ForeignFileError,
+    Part,
+    encode_part,
+    read_part,
+    write_part,
+)
 from pruneyard.reports.records import CurveRow, MetricRow, RunRecord, Status
 
 _LOG = logging.getLogger(__name__)
@@ -56,12 +63,12 @@ class Store:
         self.folder = folder
 
     def write(self, run: RunRecord, metrics: Sequence[MetricRow], curves: Sequence[CurveRow]) -> None:
-        """Adds one attempt. Its record is written first and its row of `runs` last: if that exists, all else exists too."""
+        """Adds one attempt. Its row of `runs` is written last: if that exists, all else exists too."""
         attempt = Attempt(run=run, metrics=metrics, curves=curves)
         tables = tables_of([attempt])
-        write_durably(self.folder.attempt_record(*attempt.owner), encode_record(tables))
-        for name, table in tables.items():
-            write_part(self.folder.table(name) / f"{attempt.unit}.parquet", table)
+        record: tuple[Location, Content] = (self.folder.attempt_record(*attempt.owner), encode_record(tables))
+        parts = [(self.folder.table(name) / f"{attempt.unit}.parquet", encode_part(table)) for name, table in tables.items()]
+        write_all_durably([record, *parts])
 
     def write_together(self, attempts: Sequence[Attempt]) -> None:
         """Adds several attempts with one file per table; if the writer is killed, either all or none are added.

@@ -22,7 +22,7 @@ from pruneyard.orchestrator.planning.attempt import PlannedAttempt, is_short
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.orchestrator.spec.run_key import check_source
 from pruneyard.reports.attempt import Attempt
-from pruneyard.reports.durable import Content, write_durably
+from pruneyard.reports.durable import Content, write_all_durably
 from pruneyard.reports.layout import RunFolder, relative_artifact
 from pruneyard.reports.records import CurveRow, MetricRow, RunRecord, Status
 from pruneyard.reports.storage import StorageError, in_words
@@ -257,5 +257,4 @@ class AttemptRunner:
             self._files_to_write = dict(files)
             return
         artifact = self.study_context.folder.artifact(self.planned.job.key)
-        for name, content in files:
-            write_durably(artifact / name, content)
+        write_all_durably((artifact / name, content) for name, content in files)

@@ -65,8 +65,8 @@ def seconds_of(
 ) -> float:
     """Returns the seconds from the start of the first job to the end of the last.
 
-    groups: the stages that run together, one group after the other, each with a pool of its own, so with new processes. The time in
-    which the very first processes start is the same in both ways and is left out.
+    groups: the stages that run together, one group after the other, each with a pool of its own, so with new processes. The time
+    in which the very first processes start is the same in both ways and is left out.
     """
     plan = make_plan(spec, RunFolder(folder))
     (folder / "out").mkdir(parents=True)
