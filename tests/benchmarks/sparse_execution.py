@@ -196,7 +196,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, str | int | float]
     for case in cases:
         memory = peaks(case) if arguments.memory else {}
         for threads in arguments.threads:
-            steps = arguments.steps or max(2, 4096 // case.width)
+            steps = arguments.steps or {"mlp": max(2, 4096 // case.width), "vit": 2, "recommender": 10}[case.network]
             times = measure(case, threads=threads, rounds=arguments.rounds, steps=steps)
             yield {
                 "network": case.network,
