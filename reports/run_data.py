@@ -7,11 +7,13 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pruneyard.reports.cells import flat_spec
 from pruneyard.reports.charts.figure import config
-from pruneyard.reports.glossary import cost_names, measure_title
+from pruneyard.reports.glossary import bounds, cost_names, measure_title
 from pruneyard.reports.leading import CHOSEN_BY
+from pruneyard.reports.statistics.intervals import half_width
 from pruneyard.reports.study import Study
 
 MAX_VALUES = 300_000
@@ -42,6 +44,7 @@ def run_data(study: Study) -> dict[str, Any]:
     columns |= {name: [_plain(value) for value in runs[name]] for name in _COUNTS}
     columns["data"] = [str(name) for name in runs["data"]]
     columns["data_fingerprint"] = [text[:12] if isinstance(text, str) else None for text in runs["data_fingerprint"]]
+    columns["outer"] = [int(place) for place in pd.factorize(runs["outer"])[0]]
     columns["pooled"] = list(runs["pooled"])
     columns["folder"] = [study.origins[key] for key in runs["run_key"]]
     return {
@@ -49,6 +52,9 @@ def run_data(study: Study) -> dict[str, Any]:
         "measures": [measure_title(name) for name in measures],
         "train_time": cost_names(runs["kind"])["train_s"],
         "main": sum(name in study.measures[:4] for name in measures),
+        "bounds": [[_plain(bound) for bound in bounds(name)] for name in measures],
+        # half_width is t times the deviation over the root of the number
+        "t_quantiles": [round(float(half_width(num**0.5, num)), 6) for num in range(2, _most_repetitions(runs) + 1)],
         "omitted": len(study.by_run.columns) - len(measures),
         "values": [[_plain(value) for value in values[name]] for name in measures],
         "labels": dict(zip(map(str, study.cells["cell"]), study.cells["label"], strict=True)),
@@ -59,6 +65,11 @@ def run_data(study: Study) -> dict[str, Any]:
         "config": config("legend"),
         "folders": [str(folder.path) for folder in study.folders],
     }
+
+
+def _most_repetitions(runs: pd.DataFrame) -> int:
+    """Returns the number of independent repetitions of the cell that has most."""
+    return int(runs.groupby("cell")["outer"].nunique().max())
 
 
 def _curves(study: Study) -> dict[str, Any] | None:

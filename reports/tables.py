@@ -16,6 +16,10 @@ from pruneyard.reports.study import CALIBRATE, Study, in_words
 
 MAX_ROWS = 1000
 """Rows of one table on the page; a browser needs seconds for more, and `pruneyard export` writes all."""
+MAX_FIRST = 80
+"""Rows of a long table that are part of the page from the start."""
+RUNS = "runs"
+"""The table of runs, whose rows the page makes from its data where scripts are on."""
 MAX_RUNS = 100
 """Runs in the table of runs where scripts are off; with scripts it has all of them."""
 MAX_FAILURES = 20
@@ -64,6 +68,13 @@ class Table:
     def shown(self) -> Sequence[Sequence[Value]]:
         """The rows that the page shows."""
         return self.rows[:MAX_ROWS]
+
+    @property
+    def num_first(self) -> int:
+        """The number of rows that a browser lays out at once. It reads the others when they are asked for, or scripts are off."""
+        if self.name == RUNS:
+            return 0
+        return len(self.shown) if len(self.shown) <= MAX_FIRST + MAX_FIRST // 4 else MAX_FIRST
 
     @property
     def frozen(self) -> list[tuple[float, float]]:
@@ -212,7 +223,7 @@ def runs_table(study: Study) -> Table:
         rows.append([Value(text=text) for text in texts])
     shown = [measure_title(measure) for measure in measures]
     headers = ["setting", "seed", "run key", "status", *shown, "wall time", "device", "started (UTC)"]
-    return Table(headers=headers, num_labels=1, rows=rows, name="runs", texts=(2, 3, len(headers) - 2, len(headers) - 1))
+    return Table(headers=headers, num_labels=1, rows=rows, name=RUNS, texts=(2, 3, len(headers) - 2, len(headers) - 1))
 
 
 def failures(study: Study) -> list[Failure]:

@@ -23,6 +23,7 @@ _COORDINATES = re.compile(r' (d|transform|x|y|x2|y2)="([^"]*)"')
 _KEPT = r"\1"
 # One decimal of a pixel is enough.
 _LONG_NUMBER = re.compile(r"(\d+\.\d)\d+")
+_SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 _IDENTIFIER = re.compile(r'\bid="([A-Za-z_]\w*)"')
 
 _CONFIG: dict[str, Any] = {
@@ -81,6 +82,12 @@ class Panel:
     spec: str
     chart: Chart
     note: str = ""
+
+    @property
+    def size(self) -> tuple[str, str]:
+        """Width and height of the static SVG, in pixels."""
+        found = _SIZE.search(self.still)
+        return (found[1], found[2]) if found else ("3", "2")
 
 
 @dataclass(frozen=True, kw_only=True)

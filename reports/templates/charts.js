@@ -21,15 +21,24 @@ const options = () => ({
 const specOf = (figure) => JSON.parse(figure.querySelector("script").textContent);
 const drawn = new Map();
 
+// Static charts are text until they are near the view or printed: a browser would lay out ten thousand elements of them.
+function showStill(figure) {
+  const text = figure.querySelector(".still > noscript");
+  if (text) text.parentNode.innerHTML = text.textContent;
+}
+
 async function activate(figure) {
-  const spec = filtered(figure, specOf(figure));
+  showStill(figure);
+  fillBar(figure.closest(".drawing"));
+  const spec = chosen(figure, specOf(figure));
   if (spec === null) return;
+  const signals = withZoom(spec);
   const embed = await vega();
   const live = figure.querySelector(".live");
   live.setAttribute("aria-label", figure.querySelector(".still").getAttribute("aria-label"));
   try {
     drawn.get(figure)?.finalize();
-    drawn.set(figure, await embed(live, spec, options()));
+    drawn.set(figure, {...await embed(live, spec, options()), signals});
     live.setAttribute("role", "img");
     live.removeAttribute("aria-hidden");
     figure.classList.add("interactive");
@@ -53,10 +62,11 @@ const figures = [...document.querySelectorAll("figure:has(.still)")];
 function refilter() {
   for (const figure of figures) {
     // Nothing is hidden without a filter, so no data is parsed before its chart is in view.
-    figure.hidden = isFiltering() && filtered(figure, specOf(figure)) === null;
+    figure.hidden = isFiltering() && chosen(figure, specOf(figure)) === null;
     watcher.unobserve(figure);
     watcher.observe(figure);
   }
 }
 document.addEventListener("refilter", refilter);
+addEventListener("beforeprint", () => figures.forEach(showStill));
 refilter();

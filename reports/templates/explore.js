@@ -38,7 +38,7 @@ function points(choice) {
 function exploreSpec(choice) {
   const rows = points(choice);
   const least = (name) => Math.min(...rows.map((row) => row[name]));
-  const axis = (name, log) => ({field: name, type: "quantitative", title: choice[name],
+  const axis = (name, log) => ({field: name, type: "quantitative", title: choice[name], axis: {tickCount: 8},
     scale: {type: log && least(name) > 0 ? "log" : "linear", zero: false, nice: false, padding: 12}});
   const tooltip = [["setting"], ["seed"], ["x", choice.x], ["y", choice.y], ["key", "run"]];
   return {

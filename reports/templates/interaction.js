@@ -96,142 +96,6 @@ function csvOfRuns(places) {
   return [[...names, ...data.measures], ...lines].map((line) => line.map((value) => quoted(String(value ?? ""))).join(",")).join("\r\n") + "\r\n";
 }
 
-// One table: its rows may exist already, or are made when they are shown (`make` returns the cells' texts).
-class TableView {
-  constructor(box, {make = null, texts = null, step = null} = {}) {
-    this.box = box;
-    this.body = box.querySelector("tbody");
-    this.headers = [...box.querySelectorAll("thead th")];
-    this.name = box.dataset.name;
-    // A browser lays out a thousand rows for a third of a second, so long tables begin with a part of them.
-    this.step = step ?? (this.body.rows.length > 200 ? 100 : Infinity);
-    this.limit = this.step;
-    this.hidden = new Set();
-    this.make = make;
-    this.rows = texts
-      ? texts.map((cells, place) => ({cells, place}))
-      : [...this.body.rows].map((row, place) => ({row, place, cell: row.dataset.cell}));
-    this.shown = this.rows;
-    this.order = null;
-    this.numeric = null;
-    this.addTools();
-    this.headers.forEach((header, column) => this.addSorting(header, column));
-    this.render();
-    addEventListener("beforeprint", () => { this.limit = make ? this.limit : Infinity; this.render(); });
-  }
-
-  // Reads the texts of all cells, which only sorting, filtering and copying need.
-  read() {
-    if (this.numeric) return;
-    for (const entry of this.rows) {
-      entry.cells ??= [...entry.row.cells].map(textOf);
-      entry.text = entry.cells.join(" ") + (entry.cell ? ` ${data.labels[entry.cell]}` : "");
-    }
-    this.numeric = this.headers.map((_, column) => {
-      const texts = this.rows.map((entry) => entry.cells[column]).filter((text) => !MISSING.has(text));
-      return texts.length > 0 && texts.every((text) => NUMBER.test(text));
-    });
-  }
-
-  addSorting(header, column) {
-    header.setAttribute("aria-sort", "none");
-    const button = element("button", {type: "button", class: "sort", onclick: () => this.sort(column)}, ...header.childNodes);
-    header.replaceChildren(button);
-  }
-
-  sort(column) {
-    this.read();
-    const before = this.headers[column].getAttribute("aria-sort");
-    const first = this.numeric[column] && !this.headers[column].classList.contains("label") ? "descending" : "ascending";
-    const second = first === "ascending" ? "descending" : "ascending";
-    const next = before === "none" ? first : before === first ? second : "none";
-    this.headers.forEach((header, place) => header.setAttribute("aria-sort", place === column ? next : "none"));
-    this.order = next === "none" ? null : {column, sign: next === "ascending" ? 1 : -1};
-    this.render();
-    say(next === "none" ? "original order" : `sorted by ${this.headers[column].textContent}, ${next}`);
-  }
-
-  filter(matches) {
-    this.read();
-    this.shown = this.rows.filter((entry) => matches(entry.text));
-    this.limit = this.step;
-    this.render();
-  }
-
-  render() {
-    if (this.order) {
-      const {column, sign} = this.order;
-      const missing = (entry) => this.numeric[column] && Number.isNaN(numberOf(entry.cells[column]));
-      this.shown.sort((one, other) => missing(one) - missing(other)
-        || sign * (compare(one.cells[column], other.cells[column], this.numeric[column]) ?? 0) || one.place - other.place);
-    } else {
-      this.shown.sort((one, other) => one.place - other.place);
-    }
-    const visible = this.shown.slice(0, this.limit);
-    for (const entry of visible) {
-      entry.row ??= this.make(entry);
-      if (!entry.linked) {
-        this.addLinks(entry);
-        this.hideColumns(entry.row);
-        entry.linked = true;
-      }
-    }
-    this.body.replaceChildren(...visible.map((entry) => entry.row));
-    const all = this.rows.length;
-    this.count.textContent = this.shown.length === all ? `${all.toLocaleString("en")} rows` : `${this.shown.length.toLocaleString("en")} of ${all.toLocaleString("en")} rows`;
-    this.more.hidden = this.shown.length <= this.limit;
-  }
-
-  addTools() {
-    this.count = element("span", {class: "count"});
-    this.more = element("button", {type: "button", hidden: true, onclick: () => { this.limit += 10 * this.step; this.render(); }}, "Show more rows");
-    const copies = Object.keys(FORMATS).map((format) => element("button", {type: "button", onclick: () => this.copyAs(format)}, format));
-    const boxes = this.headers.map((header, column) => header.classList.contains("label") ? null : element("label", {},
-      element("input", {type: "checkbox", checked: true, onchange: (event) => this.toggle(column, event.target.checked)}), header.textContent));
-    const columns = element("details", {class: "columns"}, element("summary", {}, "Columns"), element("div", {}, ...boxes.filter(Boolean)));
-    const tools = element("div", {class: "tools"}, this.count, element("span", {}, "Copy as"), ...copies, columns);
-    if (this.make || this.rows.some((entry) => entry.cell)) {
-      tools.append(element("button", {type: "button", class: "behind", onclick: () => this.downloadRuns()}, "Download the runs behind (CSV)"));
-    }
-    this.box.before(tools);
-    this.box.after(this.more);
-    this.count.textContent = `${this.rows.length.toLocaleString("en")} rows`;
-  }
-
-  toggle(column, isShown) {
-    if (isShown) this.hidden.delete(column);
-    else this.hidden.add(column);
-    this.headers[column].hidden = !isShown;
-    for (const entry of this.rows) if (entry.row) entry.row.cells[column].hidden = !isShown;
-  }
-
-  hideColumns(row) {
-    for (const column of this.hidden) row.cells[column].hidden = true;
-  }
-
-  async copyAs(format) {
-    this.read();
-    const columns = this.headers.map((_, column) => column).filter((column) => !this.hidden.has(column));
-    const head = columns.map((column) => ({text: this.headers[column].textContent, words: !this.headers[column].classList.contains("number")}));
-    const body = this.shown.map((entry) => columns.map((column) => ({text: entry.cells[column], best: entry.row?.cells[column].classList.contains("best")})));
-    await copy(FORMATS[format]([head, ...body]));
-    say(`copied ${body.length} rows as ${format}`);
-  }
-
-  downloadRuns() {
-    const cells = new Set(this.shown.map((entry) => Number(entry.cell)));
-    const places = this.make ? this.shown.map((entry) => entry.place) : runs.cell.flatMap((cell, place) => cells.has(cell) ? [place] : []);
-    download(`${this.name}-runs.csv`, csvOfRuns(places));
-    say(`downloaded ${places.length} runs`);
-  }
-
-  addLinks(entry) {
-    const first = entry.row.cells[0];
-    const open = this.make ? () => showRun(entry.place) : entry.cell ? () => showSetting(entry.cell) : null;
-    if (open) first.replaceChildren(element("button", {type: "button", class: "open", onclick: open}, ...first.childNodes));
-  }
-}
-
 // ---- the drawer
 const drawer = byId("drawer");
 const listed = (pairs) => element("dl", {}, ...pairs.flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, String(text))]));
@@ -331,12 +195,11 @@ for (const [number, box] of document.querySelectorAll(".scroll").entries()) {
 }
 const runsBox = document.querySelector('.scroll[data-name="runs"]');
 views.runs = {headers: [...runsBox.querySelectorAll("thead th")]};
-views.runs = new TableView(runsBox, {make: makeRow, texts: runTexts(), step: 100});
+views.runs = new TableView(runsBox, {make: makeRow, texts: runTexts()});
 byId("runs-note")?.remove();
 
 // ---- the page's filter, which charts follow
 const field = byId("filter");
-const hiddenSeries = new Map();
 function applyFilter() {
   const matches = matcher(field.value);
   for (const view of Object.values(views)) view.filter(matches);
@@ -351,40 +214,4 @@ byId("search").hidden = false;
 if (location.hash.startsWith("#q=")) {
   field.value = decodeURIComponent(location.hash.slice(3));
   applyFilter();
-}
-
-// ---- series that a click on the legend hides
-for (const legend of document.querySelectorAll(".legend")) {
-  const section = legend.nextElementSibling;
-  hiddenSeries.set(section, new Set());
-  for (const item of legend.querySelectorAll("[data-series]")) {
-    const name = item.dataset.series;
-    const button = element("button", {type: "button", "aria-pressed": "true"}, ...item.childNodes);
-    button.addEventListener("click", () => {
-      const hidden = hiddenSeries.get(section);
-      const isShown = hidden.delete(name) || !hidden.add(name);
-      button.setAttribute("aria-pressed", String(isShown));
-      document.dispatchEvent(new Event("refilter"));
-    });
-    item.replaceChildren(button);
-  }
-}
-
-const isFiltering = () => field.value.trim() !== "" || [...hiddenSeries.values()].some((names) => names.size > 0);
-
-// Returns the chart without the rows of hidden and filtered-out series; null if the filter leaves nothing of it.
-function filtered(figure, spec) {
-  const hidden = hiddenSeries.get(figure.closest(".panels")) ?? new Set();
-  const matches = matcher(field.value);
-  const title = figure.querySelector("h3")?.textContent ?? "";
-  let [named, matching] = [0, 0];
-  const keep = (row) => {
-    const names = Object.values(row).filter((value) => typeof value === "string" && value !== "");
-    if (!names.length) return true;
-    const is = matches([title, ...names].join(" "));
-    [named, matching] = [named + 1, matching + is];
-    return is && !names.some((name) => hidden.has(name));
-  };
-  const datasets = Object.fromEntries(Object.entries(spec.datasets ?? {}).map(([name, rows]) => [name, rows.filter(keep)]));
-  return (named ? matching > 0 : matches(title) || !title) ? {...spec, datasets} : null;
 }

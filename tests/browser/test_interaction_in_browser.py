@@ -133,6 +133,47 @@ def test_a_click_on_the_legend_hides_a_series(browser, page):
     WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(points) == 6)
 
 
+def test_a_chart_shows_another_metric_a_linear_axis_and_a_part(browser, page, folder):
+    """The points of the chart, read by its axis, are the means of the chosen metric, which the page computes anew."""
+    opened(browser, page)
+    browser.execute_script("document.querySelector('#against-density figure').scrollIntoView()")
+    read = """
+        const texts = (role) => [...document.querySelectorAll('#against-density .live .' + role + ' text')];
+        const at = (node) => node.getAttribute('transform').match(/[-\\d.]+/g).map(Number);
+        return {
+            titles: texts('role-axis-title').map((node) => node.textContent),
+            ticks: texts('role-axis-label').map((node) => [Number(node.textContent), ...at(node)]),
+            points: [...document.querySelectorAll('#against-density .live .mark-symbol path')].map(at),
+        };
+    """
+    WebDriverWait(browser, WAIT_S).until(lambda driver: len(driver.execute_script(read)["points"]) == 6)
+    press(browser, "#against-density .legend button", "dense (reference)")
+    select = browser.find_element("css selector", "#against-density .axes select")
+    browser.execute_script("arguments[0].value = 'test NLL'; arguments[0].dispatchEvent(new Event('change'))", select)
+    WebDriverWait(browser, WAIT_S).until(lambda driver: "test NLL" in driver.execute_script(read)["titles"])
+    assert browser.find_element("css selector", "#against-density h2").text == "Test NLL versus density"
+    assert not browser.execute_script("return document.querySelector('#against-density .live .mark-rect path')")  # the dense band
+    shown = browser.execute_script(read)
+    (first, _, low), *_, (last, _, high) = [tick for tick in shown["ticks"] if tick[1] < 0]
+    # The baseline of a label is 3 pixels below its tick.
+    means = sorted(first + (y + 3 - low) * (last - first) / (high - low) for _, y in shown["points"])
+    table = Study.read([folder]).cells
+    expected = sorted(table.loc[table["method"] != "dense", "test/nll"])
+    assert means == pytest.approx(expected, abs=0.01 * (max(expected) - min(expected)))
+
+    positions = sorted({x for x, _ in shown["points"]})
+    press(browser, "#against-density .axes input")  # log horizontal, which was on
+    WebDriverWait(browser, WAIT_S).until(lambda driver: len([t for t in driver.execute_script(read)["ticks"] if t[1] >= 0]) > 2)
+    # Where there are two densities, they stay at the ends.
+    assert sorted({x for x, _ in browser.execute_script(read)["points"]}) == pytest.approx(positions)
+    ticks = browser.execute_script(read)["ticks"]
+    press(browser, "#against-density .zoom button", "+")
+    WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(read)["ticks"] != ticks)
+    press(browser, "#against-density .zoom button", "Whole")
+    WebDriverWait(browser, WAIT_S).until(lambda driver: sorted(driver.execute_script(read)["ticks"]) == sorted(ticks))
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
 def test_tables_copy_what_they_show(browser, page):
     opened(browser, page)
     permissions = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
@@ -280,7 +321,8 @@ def test_a_long_table_begins_with_a_part_and_is_filtered_and_printed_whole(brows
     densities = [place / 250 for place in range(1, 221)]
     folder = write_study(tmp_path / "out", methods=("rigl",), densities=densities, seeds=1, evaluations=1, troubles=False)
     opened(browser, write_page([folder], folder / "report.html"))
-    assert len(column(browser, 0)) == 100
+    assert len(column(browser, 0)) == 80
+    assert "220 rows" in browser.find_element("css selector", "#summary .count").text
     search(browser, "0.88")
     assert column(browser, 0) == ["0.88"]
     search(browser, "")

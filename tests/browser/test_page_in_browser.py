@@ -131,7 +131,7 @@ def trust_page(tmp_path_factory):
 def test_charts_of_calibrate_runs_come_alive_without_errors_requests_or_overflow(browser, trust_page, width):
     show(browser, trust_page, width=width)
     for name in ("trust-reliability", "trust-risk", "trust-scores", "trust-sizes"):
-        assert browser.find_element("css selector", f"#{name} ~ .panels .live svg.marks").is_displayed()
+        assert browser.find_element("css selector", f"#{name} ~ .drawing .live svg.marks").is_displayed()
     assert [entry["message"] for entry in browser.get_log("browser")] == []
     assert [address for address in requests(browser) if not address.startswith("data:")] == [trust_page.as_uri()]
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
