@@ -52,7 +52,14 @@ def at_budget(study: Study, budget: Budget) -> Study:
         known = f"the most that one has is {most.max():g}" if len(most) else f"none has recorded {COSTS[budget.kind]}"
         raise ValueError(f"budget {budget.kind}={budget.amount:g}: no run has spent it; {known}")
     kept = spent[spent["run_key"].isin(enough) & (spent["cost"] <= budget.amount * (1 + 1e-9))]
-    return replace(study, metrics=_rows(study.metrics, kept), runs=_without_costs(study.runs))
+    return replace(study, metrics=_rows(study.metrics, kept), runs=_without_costs(study.runs), spent=_epochs(kept, study.history))
+
+
+def _epochs(kept: pd.DataFrame, history: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Returns the last epoch of every run within the budget, and of the whole run."""
+    within, whole = (table.groupby("run_key")["epoch"].max() for table in (kept, history))
+    pairs = zip(within.index, within, whole.reindex(within.index), strict=True)
+    return {str(key): (float(last), float(end)) for key, last, end in pairs}
 
 
 def _rows(metrics: pa.Table, kept: pd.DataFrame) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -37,7 +37,8 @@ class Study:
     """The tables of one or more folders. A run in several folders is read from the one where it finished last.
 
     origins: the place in `folders` of the folder that each run was read from, by run key.
-    pooled: what does not tell settings apart.
+    pooled: what does not tell settings apart. spent: where values are those of an equal budget, the epoch of each run's last
+        evaluation within it and that of the whole run; see `matched.at_budget`.
     """
 
     folders: Sequence[RunFolder]
@@ -46,6 +47,7 @@ class Study:
     curves: pa.Table
     origins: Mapping[str, int]
     pooled: Pooled = NOTHING
+    spent: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folders: Sequence[Location]) -> Study:

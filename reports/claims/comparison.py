@@ -13,18 +13,30 @@ Spec = Mapping[str, Any]
 
 
 def differences(
-    claim: Claim, spec: Spec, *, published_rows: int, num_bins: int, num_classes: int | None = None
+    claim: Claim,
+    spec: Spec,
+    *,
+    published_rows: int,
+    num_bins: int,
+    num_classes: int | None = None,
+    spent: tuple[float, float] | None = None,
 ) -> list[str]:
     """Returns the differences that prevent comparison of a run with a claim, the most important first; empty if comparable.
 
     `published_rows` is the number of training samples that the data set was published with, `num_classes` its number of
-    classes if known, `num_bins` the number of bins of the study's ECE. A fact that the paper does not state counts as a
-    difference, because an unstated fact may differ.
+    classes if known, `num_bins` the number of bins of the study's ECE, `spent` the epochs that a value at an equal budget is
+    from and those of the whole run: both the budget and a schedule that was made for more are differences. A fact that the
+    paper does not state counts as a difference, because an unstated fact may differ.
     """
     rows = train_rows(spec, published_rows)
     counted = {"budget.epochs": _epochs(spec, rows), "evaluation.epochs": _evaluation_epochs(spec, num_classes)}
     names = KEYS_OF_KIND[claim.kind]
     found = _differs("training samples", rows, claim.train_rows)
+    if spent is not None and not agree(*spent):
+        unit = "iteration" if claim.kind == "distill" else "epoch"
+        found.append(f"the value is from {unit} {spent[0]:g} of a run that was planned for {spent[1]:g}")
+        if claim.kind == "sparse":
+            counted["budget.epochs"] = spent[0]
     for key, here in counted.items():
         if key in names:
             found += _differs(names[key], here, claim.recipe.get(key))

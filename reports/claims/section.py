@@ -25,6 +25,11 @@ MAX_NEAREST = 2
 """Published numbers per measure and cell in the first table; the others are collapsed."""
 MAX_ELSEWHERE = 3
 """Rows of numbers from other setups per method."""
+_NO_PAIRS = (
+    "The packaged claims hold no published number for the data, models and methods of this study together, so nothing is "
+    "compared."
+)
+_NO_PAIRS_AT_BUDGET = f"{_NO_PAIRS[:-1]}, or no run was evaluated on test within the equal budget."
 _TONES = {Word.REACHED: "good", Word.MISSED: "bad", Word.NOT_COMPARABLE: "quiet"}
 
 
@@ -69,7 +74,7 @@ def claims_section(study: Study, claims: Claims | None = None) -> ClaimsSection 
         elsewhere=_elsewhere_table(shown, claims) if shown else None,
         gains=_gains_table(gains, claims) if gains else None,
         num_left_out=sum(len(own) for own in lines.values()) - len(shown),
-        note=_note() if pairs else "",
+        note=_note() if pairs else _NO_PAIRS_AT_BUDGET if study.spent else _NO_PAIRS,
         tags="; ".join(f"{tag}: {words}" for tag, words in TAGS.items()),
     )
 
@@ -88,6 +93,7 @@ def _names(study: Study, specs: Mapping[int, Mapping[str, Any]]) -> set[str]:
 
 def _pairs(study: Study, claims: Claims, specs: Mapping[int, Mapping[str, Any]]) -> Iterator[_Pair]:
     """Yields every claim with each cell of the same data, model, method and density or IPC that has the measure."""
+    spent = _spent(study)
     by_setting: dict[tuple[str, ...], list[Claim]] = {}
     for claim in claims.values:
         by_setting.setdefault((claim.kind, claim.data, claim.model, claim.method), []).append(claim)
@@ -110,8 +116,17 @@ def _pairs(study: Study, claims: Claims, specs: Mapping[int, Mapping[str, Any]])
                 published_rows=data.train_rows,
                 num_bins=NUM_BINS,
                 num_classes=data.classes,
+                spent=spent.get(int(cell["cell"])),
             )
             yield _Pair(claim=claim, cell=cell, ours=ours, verdict=verdict(claim, ours, differing))
+
+
+def _spent(study: Study) -> dict[int, tuple[float, float]]:
+    """Returns for every cell at an equal budget the mean epoch of its values and that of its whole runs."""
+    found = [(int(cell), study.spent.get(key)) for cell, key in study.labelled[["cell", "run_key"]].itertuples(index=False)]
+    epochs = pd.DataFrame([(cell, *pair) for cell, pair in found if pair is not None], columns=["cell", "within", "whole"])
+    means = epochs.groupby("cell").mean()
+    return {int(cell): (float(within), float(whole)) for cell, within, whole in means.itertuples()}
 
 
 def _applying(number: Any) -> float | None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from selenium.webdriver.remote.webdriver import WebDriver
 
-for folder in ("", "browser"):
-    sys.path.insert(0, str(Path(__file__).parent.parent / folder))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "browser"))
 
 from chromium import open_browser, resize
 from made_up_study import write_study
@@ -25,7 +25,7 @@ from pruneyard.reports.page import write_page
 LOADED = "return document.readyState === 'complete' && performance.getEntriesByType('navigation')[0].loadEventEnd > 0"
 TIMES = """
     const at = performance.getEntriesByType('navigation')[0];
-    return [at.domContentLoadedEventEnd, at.loadEventEnd, document.getElementsByTagName('*').length];
+    return [at.loadEventEnd, document.getElementsByTagName('*').length];
 """
 
 
@@ -46,33 +46,33 @@ def cpu_s(browser: WebDriver) -> float:
     return next(float(each["value"]) for each in found if each["name"] == "TaskDuration")
 
 
-def opened(browser: WebDriver, page: Path) -> tuple[float, float, float, int]:
-    """Opens the page; returns seconds until its scripts have run, until it has loaded, CPU seconds, and the number of elements."""
+def opened(browser: WebDriver, page: Path) -> tuple[float, float, int]:
+    """Opens the page; returns seconds until it has loaded, after its scripts, CPU seconds, and the number of elements."""
     browser.get("about:blank")
     begun = cpu_s(browser)
     browser.get(page.resolve().as_uri())
     while not browser.execute_script(LOADED):
         pass
     used = cpu_s(browser) - begun
-    ready, loaded, elements = browser.execute_script(TIMES)
-    return ready / 1e3, loaded / 1e3, used, elements
+    loaded, elements = browser.execute_script(TIMES)
+    return loaded / 1e3, used, elements
 
 
 def main(pages: list[Path], *, loads: int) -> None:
     with tempfile.TemporaryDirectory() as profile, open_browser(Path(profile)) as browser:
         resize(browser, 1280, 900)
         browser.execute_cdp_cmd("Performance.enable", {})
-        found: dict[Path, list[tuple[float, float, float, int]]] = {page: [] for page in pages}
+        found: dict[Path, list[tuple[float, float, int]]] = {page: [] for page in pages}
         for number in range(loads + 1):
             for page in pages:
                 times = opened(browser, page)
                 if number:  # the first load also fills the caches of the browser
                     found[page].append(times)
     for page, rows in found.items():
-        _, loaded, used, elements = ([row[place] for row in rows] for place in range(4))
+        loaded, used = ([row[place] for row in rows] for place in (0, 1))
         print(
-            f"{page}: {page.stat().st_size / 1e6:.2f} MB, {elements[0]:,} elements, loaded in {min(loaded):.2f} to {max(loaded):.2f} s "
-            f"(median {statistics.median(loaded):.2f}), {statistics.median(used):.2f} s of CPU, {loads} loads"
+            f"{page}: {page.stat().st_size / 1e6:.2f} MB, {rows[0][2]:,} elements, loaded in {min(loaded):.2f} to "
+            f"{max(loaded):.2f} s (median {statistics.median(loaded):.2f}), {statistics.median(used):.2f} s of CPU, {loads} loads"
         )
 
 

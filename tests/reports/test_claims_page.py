@@ -1,14 +1,19 @@
 """Published numbers on the page: next to matching cells, collapsed otherwise, absent without a claim."""
 
+import dataclasses
 import json
 
 import pytest
 from made_up_study import metric, record, write_study
 from test_page import HOSTILE, read
 
+from pruneyard.reports.claims.section import claims_section
 from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import located
+from pruneyard.reports.matched import Budget, at_budget
 from pruneyard.reports.page import write_page
 from pruneyard.reports.store import Store
+from pruneyard.reports.study import Study
 
 AUTHORS = {
     "augment": {"pad": 4, "pad_mode": "reflect", "flip": True, "cutout": 0},
@@ -138,3 +143,34 @@ def test_hostile_settings_stay_texts_in_reasons(tmp_path, where):
     assert HOSTILE in text
     assert "img" not in reader.tags
     assert reader.tags.count("script") == len(reader.specs) + 3
+
+
+@pytest.mark.parametrize(
+    ("budget", "number", "verdict"),
+    [
+        ("epochs=250", "0.9297", "reached"),
+        ("epochs=10", "0.5297", "epoch 10 of a run that was planned for 250; epochs: 10 (this study), 250 (published)"),
+        ("steps=3900", "0.5297", "not comparable"),
+    ],
+)
+def test_published_numbers_are_compared_with_values_at_the_chosen_budget(tmp_path, budget, number, verdict):
+    """A value from epoch 10 is no failed repetition of 250 epochs, though it is far below the published number."""
+    store = Store(RunFolder(tmp_path))
+    for seed, accuracy in enumerate([0.928, 0.930, 0.931]):
+        spec = {**AUTHORS, "method": {"name": "rigl", "density": 0.1, **MOVES}, "seed": seed}
+        run = record(f"rigl{seed}", data="cifar10", model="wrn22_2", method="rigl", seed=seed, spec_json=json.dumps(spec))
+        rows = [metric(accuracy - 0.4, step=3900), metric(accuracy, step=97_500)]
+        store.write(run, [dataclasses.replace(row, epoch=row.step / 390) for row in rows], [])
+    found = claims_section(at_budget(Study.read([located(tmp_path)]), Budget.parse(budget)))
+    own = next(row for row in found.nearest.rows if row[4].text == "0.929")
+    assert own[2].text == number
+    assert verdict in f"{own[6].text} {own[6].remark}"
+    assert all(row[6].text != "missed" for row in found.nearest.rows)
+
+
+def test_a_budget_without_test_values_says_why_nothing_is_compared(tmp_path):
+    run = record(data="cifar10", model="wrn22_2", spec_json=json.dumps({**AUTHORS, "method": {"name": "rigl", "density": 0.1}}))
+    Store(RunFolder(tmp_path)).write(run, [metric(0.5, step=1, split="val"), metric(0.9, step=10)], [])
+    found = claims_section(at_budget(Study.read([located(tmp_path)]), Budget(kind="steps", amount=5)))
+    assert found.nearest is None
+    assert "or no run was evaluated on test within the equal budget" in found.note
