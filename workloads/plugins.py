@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
@@ -87,9 +87,15 @@ def _foreign_modules(family: str) -> dict[str, str]:
     prefix = f"{family}."
     return {
         point.name.removeprefix(prefix): point.value
-        for point in entry_points(group=ENTRY_POINT_GROUP)
+        for point in _entry_points()
         if point.name.startswith(prefix)
     }
+
+
+@cache
+def _entry_points() -> tuple[EntryPoint, ...]:
+    """Returns what other distributions offer. Finding out opens a file of every installed distribution."""
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
 
 
 def _all_modules(family: str) -> dict[str, str]:

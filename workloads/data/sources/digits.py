@@ -12,6 +12,7 @@ import numpy as np
 
 from pruneyard.workloads.data.dataset import PublishedDataset, Split
 from pruneyard.workloads.data.held_out import HeldOutTestSource
+from pruneyard.workloads.data.scikit_learn import read_digits
 
 __all__ = ["Digits"]
 
@@ -22,11 +23,6 @@ class Digits(HeldOutTestSource):
         return ()
 
     def read(self) -> PublishedDataset:
-        # Lazily: trials receive the rows, and need not wait for scikit-learn.
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
-        return self.hold_out_test(
-            Split.from_arrays(images, bunch.target), tuple(str(digit) for digit in bunch.target_names)
-        )
+        greys, classes = read_digits()
+        images = np.rint(greys * (255 / 16)).astype(np.uint8)[:, None]
+        return self.hold_out_test(Split.from_arrays(images, classes), tuple(str(digit) for digit in range(10)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pruneyard.workloads.data.dataset import PublishedDataset
 from pruneyard.workloads.data.held_out import HeldOutTestSource
-from pruneyard.workloads.data.scikit_learn import rows_and_classes
+from pruneyard.workloads.data.scikit_learn import read_table
 
 __all__ = ["Wine"]
 
@@ -21,7 +21,4 @@ class Wine(HeldOutTestSource):
         return ()
 
     def read(self) -> PublishedDataset:
-        # Lazily: trials receive the rows, and need not wait for scikit-learn.
-        from sklearn.datasets import load_wine
-
-        return self.hold_out_test(*rows_and_classes(load_wine()))
+        return self.hold_out_test(*read_table("wine_data.csv"))
