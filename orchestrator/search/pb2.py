@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_solve, cholesky
-from scipy.stats import qmc
 
 from pruneyard.orchestrator.spec.search import Range, Search
 
@@ -65,6 +64,9 @@ class Bandit:
         """Returns the values with the largest bound, by key; empty where there is no range. The proposal becomes pending."""
         if not self._ranges:
             return {}
+        # Lazily: it takes half a second, which every command that reads a spec would wait for.
+        from scipy.stats import qmc
+
         points = qmc.Sobol(len(self._ranges), scramble=False).random(CANDIDATES)
         # The sequence is the same in every call; the random shift makes the candidates of each member differ.
         points = (points + draws.random(len(self._ranges))) % 1.0

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import qmc
 
 from pruneyard.orchestrator.spec.codec import decode, short_json
 from pruneyard.orchestrator.spec.direction import chosen_direction
@@ -248,6 +247,9 @@ class Search:
 
     def _sobol(self) -> list[dict[str, float]]:
         """Reference: I. M. Sobol', 1967; the shift modulo 1 is that of Cranley and Patterson, 1976."""
+        # Lazily: it takes half a second, which every command that reads a spec would wait for.
+        from scipy.stats import qmc
+
         keys = list(self.distributions)
         # A power of 2, because SciPy warns of any other number of points.
         points = qmc.Sobol(len(keys), scramble=False).random_base2(math.ceil(math.log2(self.max_trials)))

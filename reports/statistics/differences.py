@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from pruneyard.reports.statistics.intervals import Floats, half_width
 
@@ -27,7 +27,7 @@ def t_test(differences: npt.ArrayLike) -> float:
     sd = values_S.std(ddof=1)
     if sd <= 1e-12 * np.abs(values_S).max():  # rounding of equal differences
         return 1.0 if not values_S.any() else math.nan
-    return float(2 * stats.t.sf(abs(values_S.mean()) / (sd / math.sqrt(len(values_S))), len(values_S) - 1))
+    return float(2 * special.stdtr(len(values_S) - 1, -abs(values_S.mean()) / (sd / math.sqrt(len(values_S)))))
 
 
 def sign_flip_test(differences: npt.ArrayLike, *, generator: np.random.Generator, num_draws: int = 20_000) -> float:
@@ -67,7 +67,7 @@ def equivalence_test(differences: npt.ArrayLike, *, margin: float) -> float:
     mean, error = values_S.mean(), values_S.std(ddof=1) / math.sqrt(num)
     if error == 0:
         return 0.0 if abs(mean) < margin else 1.0
-    return float(max(stats.t.sf((mean + margin) / error, num - 1), stats.t.cdf((mean - margin) / error, num - 1)))
+    return float(max(special.stdtr(num - 1, -(mean + margin) / error), special.stdtr(num - 1, (mean - margin) / error)))
 
 
 def seeds_for_half_width(sd: float, target: float, *, level: float = 0.95) -> int | None:

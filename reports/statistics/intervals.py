@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,7 +46,7 @@ def half_width(sd: npt.ArrayLike, num: npt.ArrayLike, *, level: float = 0.95) ->
     # NaN instead of 1, so that one seed gives no interval instead of a division by zero.
     several = np.where(counts > 1, counts, np.nan)
     return np.asarray(
-        stats.t.ppf((1 + level) / 2, several - 1) * np.asarray(sd) / np.sqrt(several), dtype=np.float64
+        special.stdtrit(several - 1, (1 + level) / 2) * np.asarray(sd) / np.sqrt(several), dtype=np.float64
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from pruneyard.reports.statistics.intervals import Floats
 
@@ -48,7 +48,7 @@ def share_reached(costs: npt.ArrayLike, reached: npt.ArrayLike, *, level: float 
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = np.cumsum(num_at / (num_left * (num_left - num_at)))
         error = np.sqrt(variance) / np.abs(np.log(missing))
-        shift = np.exp(stats.norm.ppf((1 + level) / 2) * error)
+        shift = np.exp(special.ndtri((1 + level) / 2) * error)
         low, high = 1 - missing ** (1 / shift), 1 - missing**shift
     inside = (missing > 0) & (missing < 1)
     low, high = np.where(inside, low, np.nan), np.where(inside, high, np.nan)
