@@ -167,10 +167,10 @@ def test_two_ranks_train_every_method_as_one_process_does(method: str, pair_pool
     assert bool(masks) == any(name.startswith("mask/") for name in first.compared[-1][1])
 
 
-@pytest.mark.parametrize(
-    "method",
-    ["set", "rigl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("static", "mest", "dsl_rec", "imp", "granet"))],
-)
+RARELY = ("static", "mest", "dsl_rec", "imp", "granet", "one_shot")
+
+
+@pytest.mark.parametrize("method", ["set", "rigl", *(pytest.param(name, marks=pytest.mark.slow) for name in RARELY)])
 def test_two_ranks_train_sparse_weights_as_one_process_does(method: str, pair_pool: PairPool, tmp_path: Path) -> None:
     """Growth at random, by the dense gradient of both ranks' rows, and between layers; rewinding; masks equal at every update."""
     case = Case(folder=tmp_path / "pair", method=method, execution="sparse")

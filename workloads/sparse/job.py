@@ -153,7 +153,7 @@ class SparseJob(Recipe):
                 "masks must not move while weights are averaged: raise average.begin or end the method's schedule earlier"
             )
         warnings = uncovered_parts(network, data.image_shape, prunes=self.method.target_density < 1)
-        warnings += staying_masked(self.execution, network, prunable_weights(network), data.image_shape)
+        warnings += staying_masked(self.execution, self.method, network, prunable_weights(network), data.image_shape)
         if self.optimizer not in (recipe.optimizer, SparseJob.optimizer):
             warnings.append(f"optimizer and schedule are not used: method {name_of(self.method)} trains no weight")
         every = getattr(getattr(self.method, "schedule", None), "every", None)

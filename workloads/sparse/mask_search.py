@@ -38,6 +38,7 @@ class MaskSearch(StaticMask, ABC):
     """
 
     follows_gradient: ClassVar[bool] = True
+    stays_masked: ClassVar[bool] = True
 
     lr: float  # learning rate of the search, which falls to 0 by half a cosine
     every: int = 1  # steps whose gradients are added up for one update

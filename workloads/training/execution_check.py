@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from pruneyard.workloads.execution.layers import Execution, candidates_of
+from pruneyard.workloads.execution.layers import MAX_DENSITY, Execution, candidates_of
 from pruneyard.workloads.gradients.plain import Plain
 from pruneyard.workloads.masks.choice import listed
 from pruneyard.workloads.plugins import name_of
-from pruneyard.workloads.training.mask_updater import MaskUpdater
+from pruneyard.workloads.training.mask_updater import MaskUpdater, StaysMasked
 from pruneyard.workloads.training.recipe import Recipe
 
 
@@ -31,11 +31,21 @@ def check_execution(execution: Execution, recipe: Recipe, method: MaskUpdater) -
 
 
 def staying_masked(
-    execution: Execution, network: nn.Module, weights: Mapping[str, nn.Parameter], image_shape: tuple[int, ...]
+    execution: Execution,
+    method: MaskUpdater,
+    network: nn.Module,
+    weights: Mapping[str, nn.Parameter],
+    image_shape: tuple[int, ...],
 ) -> list[str]:
-    """Returns a warning that names the prunable weights which stay masked although `execution` is another, if there are any."""
+    """Returns a warning where weights stay masked although `execution` is another: all under a method, or the ones it names."""
     if execution == "masked":
         return []
+    if isinstance(method, StaysMasked) and method.stays_masked:
+        unused = "trains weights that its forward pass leaves out, and so needs them dense"
+        return [f"execution: {execution} changes nothing: method {name_of(method)} {unused}"]
+    if MAX_DENSITY < method.target_density < 1:
+        found = f"density is {method.target_density}, but layers are stored sparse up to density {MAX_DENSITY}"
+        return [f"execution: {execution} changes little or nothing: {found}"]
     candidates = candidates_of(network, weights, image_shape)
     others = [name for name in weights if name not in candidates]
     if not others:

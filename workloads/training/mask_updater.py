@@ -120,6 +120,13 @@ class PrunesToIndices(Protocol):
         ...
 
 
+@runtime_checkable
+class StaysMasked(Protocol):
+    """A method that trains weights which its forward pass leaves out, if `stays_masked` is true: no layer is stored sparse."""
+
+    stays_masked: ClassVar[bool]
+
+
 class MaskUpdater(Protocol):
     """A sparse-training method: initial masks, mask updates, and the parts of the recipe that it sets."""
 

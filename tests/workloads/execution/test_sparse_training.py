@@ -318,6 +318,27 @@ def test_layers_that_stay_masked_are_named() -> None:
     assert "masked" in warning
 
 
+@pytest.mark.parametrize("name", sorted(NEVER_SPARSE - {"dense"}))
+def test_a_method_whose_layers_stay_masked_is_named(name: str) -> None:
+    job = SparseJob(data=Digits(), model=Mlp(), method=method_of(name), execution="sparse", budget=Budget(steps=4, batch_size=64))
+    (warning,) = [each for each in job.check(DATA) if "execution" in each]
+    assert warning.startswith(f"execution: sparse changes nothing: method {name} trains")
+
+
+def test_a_density_too_high_to_be_stored_sparse_is_named(tmp_path: Path, stored: list[str]) -> None:
+    def warnings(density: float) -> list[str]:
+        method = Static(density=density, distribution="uniform")
+        job = SparseJob(data=Digits(), model=Mlp(), method=method, execution="auto", budget=Budget(steps=4, batch_size=64))
+        return [each for each in job.check(DATA) if "execution" in each]
+
+    assert "density is 0.8, but layers are stored sparse up to density 0.5" in warnings(0.8)[0]
+    assert warnings(0.5) == warnings(1.0) == []
+    final(tmp_path / "high", Static(density=0.8, distribution="uniform"), "sparse", steps=1)
+    assert not stored
+    final(tmp_path / "low", Static(density=0.5, distribution="uniform"), "sparse", steps=1)
+    assert stored
+
+
 def test_a_subclass_with_scores_of_its_own_is_given_masks() -> None:
     """Its scores are defined on dense weights; the choices for an index would ignore them."""
 

@@ -37,6 +37,7 @@ class NM(StaticMask):
     """N:M sparsity with a sparse-refined straight-through estimator."""
 
     dense_settings: ClassVar[Settings] = {"n": 4}
+    stays_masked: ClassVar[bool] = True
 
     n: int = field(default=2, metadata=renamed("keep"))  # active weights of every group
     m: int = field(default=4, metadata=renamed("group"))  # size of a group

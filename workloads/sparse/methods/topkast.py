@@ -17,7 +17,7 @@ The masks of the finished network are A, at the target density exactly.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ __all__ = ["TopKAST"]
 @dataclass(frozen=True, kw_only=True)
 class TopKAST(StaticMask, LayerDensities):
     """Top-k always sparse training."""
+
+    stays_masked: ClassVar[bool] = True
 
     margin: float = 0.3  # share of the weights that is trained in addition to `density`
     every: int = 100  # steps between two choices of the sets
