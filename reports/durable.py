@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -177,9 +177,17 @@ def clear_unfinished(parent: Location) -> None:
 
 
 def _sync_all(paths: Iterable[Path]) -> None:
-    with ThreadPoolExecutor(_SYNCING) as pool:
-        for _ in pool.map(_sync, paths):
-            pass
+    for _ in _flushing_threads().map(_sync, paths):
+        pass
+
+
+@cache
+def _flushing_threads() -> ThreadPoolExecutor:
+    """Returns the threads of this process that flush: starting them anew takes as long as a flush."""
+    return ThreadPoolExecutor(_SYNCING, thread_name_prefix="flush")
+
+
+os.register_at_fork(after_in_child=_flushing_threads.cache_clear)  # a forked process has none of the threads
 
 
 def _sync(path: Path) -> None:

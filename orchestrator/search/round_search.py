@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pruneyard.orchestrator.coordination.journal import Journal
+from pruneyard.orchestrator.search.equal_jobs import equal_jobs
 from pruneyard.orchestrator.search.objective_values import EVALUATED, ObjectiveValues
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.search import Choices, Range
@@ -22,7 +23,8 @@ class RoundSearch(ABC):
     """The state of one search in one folder of results.
 
     Entries of its journal are `{"proposals": [{"at", "marks"}, ...]}` for each round and `{"seconds"}` for the time it took. `at`
-    holds a number of a range or the index of a choice for each key, `marks` what the sampler stores with a trial.
+    holds a number of a range or the index of a choice for each key, `marks` what the sampler stores with a trial. With
+    `skip_equal` a round also has `equal`: the run key of the earlier job by that of each proposed one that computes the same.
     """
 
     def __init__(self, learning: AdaptiveSearch, folder: RunFolder) -> None:
@@ -51,7 +53,11 @@ class RoundSearch(ABC):
         return list({job.key: job for jobs in self._jobs_by_proposal() for job in jobs}.values())
 
     def _jobs_by_proposal(self) -> list[list[Job]]:
-        return self._learning.propose([self._values(proposal["at"]) for proposal in self._proposed])
+        """Returns the jobs of each proposal; an earlier job in place of one that computes the same."""
+        proposed = self._learning.propose([self._values(proposal["at"]) for proposal in self._proposed])
+        equal = {key: earlier for entry in self._entries for key, earlier in entry.get("equal", {}).items()}
+        known = {job.key: job for jobs in proposed for job in jobs}
+        return [[known[equal.get(job.key, job.key)] for job in jobs] for jobs in proposed]
 
     def _values(self, at: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the value of each key: a range holds the number itself, choices hold an index."""
@@ -72,7 +78,12 @@ class RoundSearch(ABC):
             self._write({"seconds": time.monotonic() - self._round_start})
         if not self.can_propose:
             return False
-        self._write(self._next_round(min(self._search.num_at_once, self.num_left), jobs_by_proposal, runs))
+        entry = self._next_round(min(self._search.num_at_once, self.num_left), jobs_by_proposal, runs)
+        if self._search.skip_equal:
+            new = self._learning.propose([self._values(proposal["at"]) for proposal in entry["proposals"]])
+            equal = equal_jobs([job for jobs in (*jobs_by_proposal, *new) for job in jobs])
+            entry = {**entry, "equal": equal}
+        self._write(entry)
         self._round_start = time.monotonic()
         return True
 

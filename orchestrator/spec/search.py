@@ -112,6 +112,8 @@ class Search:
         and `fgps`, the share of trials that count as good. Default 0.25.
     resample: for `pbt`, the probability that a setting is sampled anew instead of perturbed; for `fgps`, that a further setting
         is sampled anew beside the one that always is. Default 0.25.
+    skip_equal: for searches in rounds, whether proposals that compute the same as an earlier one take its runs instead of their
+        own; see `orchestrator.search.equal_jobs`.
     """
 
     name: Literal["random", "sobol", "tpe", "nsga2", "lissnas", "fgps", "pbt", "pb2"]
@@ -126,6 +128,7 @@ class Search:
     generations: int | None = None
     quantile: float | None = None
     resample: float | None = None
+    skip_equal: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_trials <= MAX_JOBS:
@@ -136,12 +139,14 @@ class Search:
             raise ValueError(
                 "space is {}; it must give at least one dotted key, such as optimizer.lr: {low: 0.01, high: 1}"
             )
-        for name in ("batch", "max_time", "metric", "mode", "objectives", "generations", "quantile", "resample"):
+        for name in ("batch", "max_time", "metric", "mode", "objectives", "generations", "quantile", "resample", "skip_equal"):
             value = getattr(self, name)
             if value and not self.learns:
                 raise ValueError(
                     f"{name} is {short_json(value)}; {self.name} learns nothing from results, so leave it out"
                 )
+        if self.skip_equal and self.is_population:
+            raise ValueError(f"skip_equal is true; the members of {self.name} change while they train, so leave it out")
         self._check_generations()
         if self.learns:
             self._check_learning()
@@ -326,6 +331,7 @@ def encode_search(search: Search) -> dict[str, Any]:
         "seed": search.seed,
         **given,
         **objectives,
+        **({"skip_equal": True} if search.skip_equal else {}),
         "space": space,
     }
 

@@ -1,9 +1,11 @@
 """A job of kind `sparse`: train one network on one data set under one sparse-training method."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
 
 from pruneyard.workloads.data.dataset import Dataset, Source
@@ -14,10 +16,11 @@ from pruneyard.workloads.losses.class_weights import check_fits_classes
 from pruneyard.workloads.masks.choice import choose_prunable
 from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder, has_random_layers
+from pruneyard.workloads.networks.digest import network_digest
 from pruneyard.workloads.networks.flops import macs_of
 from pruneyard.workloads.networks.parameter_groups import check_patterns
 from pruneyard.workloads.plugins import Plugin, name_of
-from pruneyard.workloads.seeding import stream
+from pruneyard.workloads.seeding import global_stream, stream
 from pruneyard.workloads.sparse.iso_flop import widened
 from pruneyard.workloads.sparse.narrow import Narrow
 from pruneyard.workloads.sparse.uncovered import uncovered_parts
@@ -89,6 +92,24 @@ class SparseJob(Recipe):
             return self.model
         num_outputs = num_classes + self.method.complete(self).objective.num_extra
         return widened(self.model, self.method, image_shape=image_shape, num_outputs=num_outputs, prunable=self.prunable)
+
+    def computed_tables(self, data: Dataset) -> dict[str, str]:
+        """Returns tables that matter by what they compute alone, as digests: trainings equal in these and all others are equal.
+
+        The schedule is read as its factor at each step, the model as the initial network with all of its attributes. The model of
+        a network that has no digest, or whose width depends on other tables, is compared by its fields.
+        """
+        recipe = self.method.complete(self)
+        num_steps = self.budget.num_steps(len(data.train))
+        factors = [recipe.schedule.factor(step, num_steps) for step in range(num_steps)]
+        tables = {"schedule": hashlib.sha256(np.array(factors).tobytes()).hexdigest()}
+        if self.widen or self.narrow != Narrow():
+            return tables
+        with global_stream(self.seed, "init"):
+            network = self.model.build(image_shape=data.image_shape, num_classes=data.num_classes + recipe.objective.num_extra)
+        digest = network_digest(network)
+        # With its name, since classes of two files may have one name.
+        return tables if digest is None else {**tables, "model": f"{name_of(self.model)} {digest}"}
 
     def run(self, context: Context) -> Iterator[Progress]:
         """Trains the network and yields progress, resuming from the newest intact checkpoint of the context if there is one."""
