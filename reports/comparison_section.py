@@ -91,7 +91,7 @@ def _counts(verdicts: Sequence[str]) -> str:
     num = len(verdicts)
     found = {word: verdicts.count(word) for word in ("better", "worse")}
     where = {count: f" in {count} of {num} settings" for count in range(num)}
-    where[num] = f" in all {num} settings" if num > 1 else ""
+    where[num] = "" if num < 2 else " in both settings" if num == 2 else f" in all {num} settings"
     parts = [f"{word}{where[count]}" for word, count in found.items() if count]
     return " and ".join(parts)
 

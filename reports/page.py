@@ -27,6 +27,8 @@ from pruneyard.reports.study import Study
 from pruneyard.reports.trust_section import calibration_measures, trust_section
 
 _MAX_SPEC = 50_000
+MAX_OPEN_SUMMARY = 24
+"""Rows of a summary that stays open where the table of calibrators below has the same rows."""
 
 
 def write_page(
@@ -86,6 +88,8 @@ def render(study: Study, *, live: str = "", remark: str = "") -> str:
         counts={status.value.lower(): int(statuses.get(status.value, 0)) for status in Status}
         | {"not started": prose.not_started(study)},
         summary=tables.summary_table(study),
+        # The table of calibrators has the same rows, compared.
+        folds_summary=bool(trust) and study.calibrates_only and len(study.cells) > MAX_OPEN_SUMMARY,
         summary_note=prose.summary_note(study),
         further=further,
         further_note=further_note,

@@ -26,10 +26,9 @@ def headline(study: Study, comparisons: Sequence[Comparison], calibration: Seque
     calibration: the verdicts on calibrators, which stand in place of the last where a study has nothing but calibrate runs.
     """
     parts = [progress(study)]
-    measure = _headline_measure(study)
+    measure = study.main_measure
     if measure and study.cells[measure].notna().any():
-        is_calibration = bool((study.cells["kind"] == CALIBRATE).all())
-        found = [each.sentence for each in comparisons] or (list(calibration) if is_calibration else [])
+        found = [each.sentence for each in comparisons] or (list(calibration) if study.calibrates_only else [])
         parts += [_span(study, measure), *(found or [_verdict(study, measure)])]
     return " ".join(part for part in parts if part)
 
@@ -53,14 +52,6 @@ def progress(study: Study) -> str:
 def not_started(study: Study) -> int:
     """Returns the number of planned runs without a record; 0 without a plan."""
     return len((study.planned or frozenset()) - study.statuses.keys())
-
-
-def _headline_measure(study: Study) -> str | None:
-    """Returns the first measure of the summary; of calibrators alone the first beside accuracy, which most of them keep."""
-    measures = study.measures
-    if (study.cells["kind"] == CALIBRATE).all():
-        measures = [name for name in measures if not name.endswith("/accuracy")] or measures
-    return next(iter(measures), None)
 
 
 def _span(study: Study, measure: str) -> str:
@@ -98,7 +89,8 @@ def _verdict(study: Study, measure: str) -> str:
     names = list(table.loc[table["cell"].isin(best), "label"])
     if not names:
         return "No setting's 95% interval is separate from all others."
-    return f"{formats.listed(names)}: 95% interval separate from all others on the same data."
+    where = "in the same stage" if "stage" in study.varying else "on the same data"
+    return f"The 95% interval of {formats.listed(names)} is separate from all others {where}."
 
 
 def summary_note(study: Study) -> str:

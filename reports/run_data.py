@@ -50,6 +50,7 @@ def run_data(study: Study) -> dict[str, Any]:
     return {
         "columns": columns,
         "measures": [measure_title(name) for name in measures],
+        "headline": None if study.main_measure is None else measure_title(study.main_measure),
         "train_time": cost_names(runs["kind"])["train_s"],
         "main": sum(name in study.measures[:4] for name in measures),
         "bounds": [[_plain(bound) for bound in bounds(name)] for name in measures],

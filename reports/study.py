@@ -211,6 +211,19 @@ class Study:
         """The measures of the summary table."""
         return summary.default_measures(self.finals)
 
+    @property
+    def calibrates_only(self) -> bool:
+        """Whether all runs calibrate runs of other studies."""
+        return bool((self.cells["kind"] == CALIBRATE).all())
+
+    @property
+    def main_measure(self) -> str | None:
+        """The first measure of the summary; of calibrators alone the first beside accuracy, which most of them keep."""
+        measures = self.measures
+        if self.calibrates_only:
+            measures = [name for name in measures if not name.endswith("/accuracy")] or measures
+        return next(iter(measures), None)
+
     @cached_property
     def varying(self) -> list[str]:
         """The label columns in which cells differ."""

@@ -61,7 +61,9 @@ def makers(study: Study, measure: str | None = None) -> dict[str, Maker]:
             "density": Maker(title=f"{name} versus density", figures=partial(against_density, study, shown)),
             "ipc": Maker(title=f"{name} versus images per class", figures=partial(against_ipc, study, shown)),
         }
-        found = {**first, **found, "cost": Maker(title=f"{name} versus cost", figures=partial(cost, study, shown))}
+        against_cost = measure or study.main_measure or shown
+        title = f"{measure_title(against_cost)} versus cost"
+        found = {**first, **found, "cost": Maker(title=title, figures=partial(cost, study, against_cost))}
     return found | {"latency": Maker(title="Measured latency", figures=partial(latency, study))}
 
 

@@ -11,7 +11,7 @@ from pruneyard.reports import formats
 from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
 from pruneyard.reports.glossary import cost_names, measure_title
-from pruneyard.reports.study import Study
+from pruneyard.reports.study import CALIBRATE, Study
 
 _COSTS = ("num_active", "train_flops", "train_s")
 _FLUSH = 16  # pixels; a label this close to the end of the axis would be cut off by the edge of a narrow panel
@@ -22,6 +22,9 @@ def cost(study: Study, measure: str) -> list[Figure]:
     """Returns the figure with one panel per cost in which cells differ; an empty list if there is none."""
     table = study.measured(measure)
     table = table[table["cell"].isin(study.drawn["cell"])]
+    if measure.endswith("/accuracy"):
+        # Most calibrators keep the class that is predicted, so their accuracy says nothing about their cost.
+        table = table[table["kind"] != CALIBRATE]
     names = cost_names(study.cells["kind"])
 
     def plot(column: str) -> Plot:

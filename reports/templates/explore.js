@@ -72,7 +72,7 @@ if (quantities.size > 1) {
   const names = [...quantities.keys()];
   const x = ["method.density", "active parameters"].find((name) => quantities.has(name)) ?? names.at(-1);
   choices = {
-    y: chooser("Vertical", names, names[0]),
+    y: chooser("Vertical", names, names.includes(data.headline) ? data.headline : names[0]),
     x: chooser("Horizontal", names, x),
     color: chooser("Colour", [...groups.keys()], groups.has("method.name") ? "method.name" : "setting"),
     level: chooser("Points", ["settings", "runs"], "settings"),

@@ -92,7 +92,8 @@ class TableView {
   render() {
     const all = this.total;
     const num = this.rest ? all : this.shown.length;
-    this.count.textContent = num === all ? `${all.toLocaleString("en")} rows` : `${num.toLocaleString("en")} of ${all.toLocaleString("en")} rows`;
+    const rows = `${all.toLocaleString("en")} ${all === 1 ? "row" : "rows"}`;
+    this.count.textContent = num === all ? rows : `${num.toLocaleString("en")} of ${rows}`;
     this.more.hidden = num <= this.limit;
     if (this.fold) return;
     if (this.order) {

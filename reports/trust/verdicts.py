@@ -78,6 +78,9 @@ def at_the_floor(study: Study, found: Sequence[Comparison]) -> str:
     least = min((p_value for p_value in corrected if p_value >= LEVEL), default=math.nan)
     if not names:
         return "No calibrator's ECE is at the noise floor: chance explains none of them (consistency test, p < 0.05, Holm)."
+    if len(names) == len(judged) > 1:
+        all_of_them = f"No evidence of miscalibration for any of the {len(judged)}: every ECE is at the noise floor"
+        return f"{all_of_them} (consistency test, p ≥ {least:.2g}, Holm)."
     are = "its ECE is" if len(names) == 1 else "their ECE is"
     return (
         f"No evidence of miscalibration for {len(names)} of {len(judged)}: {formats.listed(names, limit=MAX_NAMED)}; "

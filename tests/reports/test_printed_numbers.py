@@ -100,6 +100,7 @@ def of(rows, method, density):
 
 def test_every_number_of_the_summary(page, rows):
     measures = {"test accuracy": "test/accuracy", "test NLL": "test/nll", "test ECE": "test/ece"}
+    measures["test Brier score"] = "test/brier"
     costs = {"active parameters": "num_active", "training FLOPs": "train_flops", "training time": "train_s"}
     checked = 0
     for line in table(page, "Summary")[:7]:
@@ -118,7 +119,21 @@ def test_every_number_of_the_summary(page, rows):
             number, _, unit = printed.partition(" ")
             assert float(number) * FACTORS.get(unit, 1.0) == pytest.approx(value, rel=0.005)
             checked += 1
-    assert checked >= 7 * 7
+    assert checked == 7 * (2 * 4 + 3)
+
+
+def verdict_of(rows, setting, *, p_value, corrected):
+    """Returns the verdict on a setting against static, with the further seeds at which its t interval would exclude 0."""
+    method, density = re.fullmatch(r"(\w+) · density (.*)", setting).groups()
+    pairs = zip(of(rows, method, density), of(rows, "static", density), strict=True)
+    differences = [one["test/accuracy"] - other["test/accuracy"] for one, other in pairs]
+    mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
+    if corrected < 0.05:
+        return "better" if mean > 0 else "worse"
+    if p_value < 0.05:
+        return "not separable after correction for all rows"
+    needed = next(num for num in range(2, 10_000) if stats.t.ppf(0.975, num - 1) * deviation / math.sqrt(num) < abs(mean))
+    return f"not separable with {len(differences)} seeds; about {needed - len(differences)} more would do"
 
 
 def test_every_number_of_the_comparison(page, rows):
@@ -133,6 +148,9 @@ def test_every_number_of_the_comparison(page, rows):
         assert agrees(printed[1], half)
         won = sum(one > other for one, other in zip(ours, theirs, strict=True))
         assert line["seeds won"] == f"{won} of {len(ours)}"
+        for title, cost in (("FLOPs", "train_flops"), ("time", "train_s")):
+            spent = [statistics.fmean(row[cost] for row in of(rows, *side)) for side in sides]
+            assert float(line[title].removesuffix("x")) == pytest.approx(spent[0] / spent[1], rel=0.005)
         p_values.append(stats.ttest_rel(ours, theirs).pvalue)
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     corrected, largest = {}, 0.0
@@ -142,6 +160,7 @@ def test_every_number_of_the_comparison(page, rows):
     assert len(lines) == 4
     for place, line in enumerate(lines):
         assert float(line["p"]) == pytest.approx(corrected[place], rel=0.05)
+        assert line["verdict"] == verdict_of(rows, line["setting"], p_value=p_values[place], corrected=corrected[place])
 
 
 def test_every_value_of_the_drawer(page, rows):
