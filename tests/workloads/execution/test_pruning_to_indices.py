@@ -23,6 +23,7 @@ from pruneyard.workloads.masks.masks import (
     random_masks,
 )
 from pruneyard.workloads.masks.sparse_index import Mask, SparseIndex, full_mask, is_full
+from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.optimizers.adamw import AdamW
 from pruneyard.workloads.optimizers.sgd import SGD
@@ -186,3 +187,21 @@ def test_a_pattern_or_an_update_of_its_own_is_given_masks() -> None:
     assert OneShot(density=0.1).prunes_to_indices
     assert not Own(density=0.1).prunes_to_indices
     assert not OneShot(density=0.1, pattern=Block(shape=(2, 2))).prunes_to_indices
+
+
+@pytest.mark.parametrize("execution", ["sparse", "auto"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        OneShot(density=0.1, prune_at=0.0),
+        OneShot(density=0.1, prune_at=0.0, ranking="lamp"),
+        Magnitude(density=0.1, distribution="uniform", schedule=CubicSchedule(begin=0.0, end=0.0)),
+    ],
+    ids=["global", "lamp", "layer"],
+)
+def test_convolutions_get_masks_beside_layers_that_get_indices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: ValuePruning, execution: layers.Execution
+) -> None:
+    """`auto` measures the classifier after it has been given an index, and here finds it faster masked."""
+    monkeypatch.setattr(layers, "is_sparse_faster", lambda *_, **__: False)
+    assert_equal(*(final(tmp_path / each, method, each, model=ConvNet(width=8), steps=4) for each in ("masked", execution)))
