@@ -9,9 +9,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from pruneyard.reports import palette, series
+from pruneyard.reports import formats, palette, series
 from pruneyard.reports.charts import marks
-from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
+from pruneyard.reports.charts.figure import MAX_PANELS, Chart, Figure, Plot, draw
 from pruneyard.reports.study import Study
 from pruneyard.reports.trust.calibrated_cells import NEUTRAL, CalibratedCell
 from pruneyard.reports.trust.detection import (
@@ -23,6 +23,8 @@ from pruneyard.reports.trust.detection import (
     split_and_score,
 )
 
+NUM_OPEN = 6
+"""Panels that are shown; the others are folded."""
 _IN_DISTRIBUTION = "in-distribution (test split)"
 
 
@@ -63,6 +65,8 @@ def score_distributions(study: Study, cells: Sequence[CalibratedCell]) -> list[F
             *marks.entries(styles, styles, lines=True),
         ],
         width="third",
+        num_open=NUM_OPEN,
+        folded_title=f"Distributions of {formats.plural(min(len(found), MAX_PANELS) - NUM_OPEN, 'more score')}",
     )
 
 

@@ -128,17 +128,19 @@ function fillBar(box) {
   const specs = [...box.querySelectorAll("figure")].map(specOf);
   const changed = () => document.dispatchEvent(new Event("refilter"));
   const values = specs.flatMap((spec) => scaledOf(spec, "y").concat(scaledOf(spec, "x"))).find((channel) => ["mean", "low"].includes(channel.field));
-  if (values && specs.every(takesMetric) && data.measures.includes(values.title)) {
+  // A chart at one density says it in the title of its axis.
+  const own = values && data.measures.find((name) => values.title === name || values.title.startsWith(`${name} at `));
+  if (own && specs.every(takesMetric)) {
     const heading = box.parentElement.querySelector("h2, h3");
     const capital = (text) => text[0].toUpperCase() + text.slice(1);
-    let shown = capital(values.title);
+    let shown = capital(own);
     const names = data.measures.filter((_, place) => new Set(data.values[place]).size > 1);
     bar.append(element("label", {}, "Metric ", element("select", {onchange: (event) => {
-      choice.metric = event.target.value === values.title ? null : event.target.value;
+      choice.metric = event.target.value === own ? null : event.target.value;
       heading.textContent = heading.textContent.replace(shown, capital(event.target.value));
       shown = capital(event.target.value);
       changed();
-    }}, ...names.map((name) => element("option", {selected: name === values.title}, name)))));
+    }}, ...names.map((name) => element("option", {selected: name === own}, name)))));
   }
   for (const [name, word] of [["x", "horizontal"], ["y", "vertical"]]) {
     const numbers = specs.flatMap((spec) => numbersOf(spec, name));
