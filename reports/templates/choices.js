@@ -126,7 +126,11 @@ function fillBar(box) {
   if (!bar || bar.childNodes.length) return;
   const choice = drawings.get(box);
   const specs = [...box.querySelectorAll("figure")].map(specOf);
-  const changed = () => document.dispatchEvent(new Event("refilter"));
+  const changed = () => {
+    // A printer gets what was chosen, and otherwise the static chart.
+    box.classList.toggle("chosen", choice.metric !== null || Object.keys(choice.logs).length > 0);
+    document.dispatchEvent(new Event("refilter"));
+  };
   const values = specs.flatMap((spec) => scaledOf(spec, "y").concat(scaledOf(spec, "x"))).find((channel) => ["mean", "low"].includes(channel.field));
   // A chart at one density says it in the title of its axis.
   const own = values && data.measures.find((name) => values.title === name || values.title.startsWith(`${name} at `));

@@ -171,6 +171,8 @@ def test_a_chart_shows_another_metric_a_linear_axis_and_a_part(browser, page, fo
     WebDriverWait(browser, WAIT_S).until(lambda driver: driver.execute_script(read)["ticks"] != ticks)
     press(browser, "#against-density .zoom button", "Whole")
     WebDriverWait(browser, WAIT_S).until(lambda driver: sorted(driver.execute_script(read)["ticks"]) == sorted(ticks))
+    emulate(browser, media="print")
+    assert browser.find_element("css selector", "#against-density .live").is_displayed()  # the chart as chosen
     assert [entry["message"] for entry in browser.get_log("browser")] == []
 
 
