@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from uuid import uuid4
@@ -41,7 +42,7 @@ def _write(path: Path, content: Content) -> None:
         os.replace(aside, path)
     # Also for KeyboardInterrupt: no hidden file may stay behind.
     except BaseException:
-        aside.unlink(missing_ok=True)
+        _discard(aside)
         raise
     _sync(path.parent)  # a rename is only durable after its folder is flushed
 
@@ -75,8 +76,14 @@ def write_all_durably(files: Iterable[tuple[Location, Content]]) -> None:
     # Also for KeyboardInterrupt: no hidden file may stay behind.
     except BaseException:
         for aside, _ in written:
-            aside.unlink(missing_ok=True)
+            _discard(aside)
         raise
+
+
+def _discard(aside: Path) -> None:
+    """Deletes a hidden file, if the disk lets it: what is said is why it was not written, not why it is still there."""
+    with suppress(OSError):
+        aside.unlink(missing_ok=True)
 
 
 def _rename_all(files: Sequence[tuple[Path, Path]]) -> None:

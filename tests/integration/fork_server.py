@@ -214,9 +214,7 @@ def _exit_code_of_main() -> int:
 
 def _exit(code: int) -> None:
     """Ends as an interpreter does, but without clearing imported modules, which takes seconds in a fork."""
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

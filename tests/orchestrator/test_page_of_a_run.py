@@ -21,7 +21,7 @@ budget: {steps: 4, batch_size: 16}
 def test_a_page_that_cannot_be_written_changes_neither_table_nor_exit_code(
     pruneyard: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RecursionError("Maximum call stack size exceeded")
 
     (tmp_path / "small.yaml").write_text(SPEC)
