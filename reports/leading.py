@@ -14,28 +14,30 @@ MAX_SERIES = 24
 """Series (methods with their settings) that charts draw; 24 still have distinct pairs of colour and symbol."""
 MAX_SIZES = 12
 """Densities or numbers of images per class that charts draw of one series on one data set and model."""
-CHOSEN_BY = ("val/accuracy", "val/nll")
+CHOSEN_BY = ("val/accuracy", "val/nll")  # each settles the ties of the one before
 
 
 def selection_measure(finals: pd.DataFrame) -> str | None:
-    """Returns the measure that settings are ranked by: the first of `CHOSEN_BY` that any run has; None without one."""
+    """Returns the measure that settings are ranked by first: the first of `CHOSEN_BY` that any run has; None without one."""
     return next((measure for measure in CHOSEN_BY if measure in set(finals["measure"])), None)
 
 
 def ranks(cells: pd.DataFrame, labelled: pd.DataFrame, finals: pd.DataFrame) -> pd.Series[float]:
-    """Returns the place of every cell among those of its `field`, 1 for the best, by the mean selection measure over its runs.
+    """Returns the place of every cell among those of its `field`, 1 for the best, by the means over its runs of `CHOSEN_BY`.
 
-    cells: columns `cell, field`, in the order of the summary, which settles ties and ranks everything without a measure.
-    Cells that lack the measure come last. The result has the index of `cells`.
+    A measure settles ties of the one before it, as NLL those of calibrators, which keep the accuracy of their network.
+
+    cells: columns `cell, field`, in the order of the summary, which settles the ties that are left and ranks everything without a
+    measure. Cells that lack a measure come last. The result has the index of `cells`.
     """
-    measure = selection_measure(finals)
-    in_order = cells.groupby("field", sort=False).cumcount() + 1.0
-    if measure is None:
-        return in_order
-    values = finals.loc[finals["measure"] == measure, ["run_key", "value"]].merge(labelled[["run_key", "cell"]], on="run_key")
-    means = cells["cell"].map(values.groupby("cell")["value"].mean())
-    larger = LARGER_IS_BETTER[measure.partition("/")[2]]
-    return means.groupby(cells["field"], sort=False).rank(method="first", ascending=not larger, na_option="bottom")
+    means, ascending = pd.DataFrame({"field": cells["field"]}), []
+    for measure in CHOSEN_BY:
+        values = finals.loc[finals["measure"] == measure, ["run_key", "value"]].merge(labelled[["run_key", "cell"]], on="run_key")
+        means[measure] = cells["cell"].map(values.groupby("cell")["value"].mean())
+        ascending.append(not LARGER_IS_BETTER[measure.partition("/")[2]])
+    best_first = means.sort_values(list(CHOSEN_BY), ascending=ascending, kind="stable", na_position="last")
+    places: pd.Series[float] = best_first.groupby("field", sort=False).cumcount() + 1.0
+    return places.reindex(cells.index)
 
 
 def drawn(cells: pd.DataFrame, ranks: pd.Series[float]) -> pd.DataFrame:

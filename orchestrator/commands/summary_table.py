@@ -44,7 +44,8 @@ def table_of(columns: Sequence[Column], *, num_rows: int, width: int, elsewhere:
         table.add_column(column.name, justify="left" if column.left else "right", no_wrap=True)
     for row in zip(*(column.cells for column in shown), strict=True):
         table.add_row(*(Text(cell) for cell in row))
-    notes = [f"and {num_rows - MAX_ROWS} more rows"] if num_rows > MAX_ROWS else []
+    num_more = num_rows - len(columns[0].cells)
+    notes = [f"and {num_more} more row{'s' if num_more > 1 else ''}"] if num_more else []
     if left_out:
         notes.append(f"left out for the width of this terminal: {', '.join(left_out)}")
     if notes:
@@ -70,38 +71,46 @@ def fitting(columns: Sequence[Column], *, width: int) -> tuple[list[Column], lis
 
 
 def columns_of(summary: "pd.DataFrame") -> list[Column]:
-    """Returns the columns of a summary, its first rows only: settings, seeds, and `mean ± half of the 95% interval`.
+    """Returns the columns of a summary: settings, seeds, and `mean ± half of the 95% interval`.
 
-    The metrics are the usual ones on test; in a study without any of them, all that it has.
+    The metrics are the usual ones on test; in a study without any of them, all that it has. Finished jobs without any of these,
+    such as probes among trainings, have no row, and no more than the first `MAX_ROWS` have one.
     """
-    shown = summary.head(MAX_ROWS)
-    settings = [name for name in summary.attrs.get("settings", []) if _differs_within_a_stage(summary, name)]
-    labels = [name for name in ("stage", "data", "model", "method", "density", "ipc") if _tells(summary, name)]
+    measured = [name.removesuffix("_low") for name in summary.columns if name.endswith("_low")]
+    measures = {measure: name for measure, name in SHOWN.items() if measure in summary} or {name: name for name in measured}
+    shown = _with_values(summary, list(measures)).head(MAX_ROWS)
+    settings = summary.attrs.get("settings", [])
+    if summary["stage"].nunique(dropna=False) > 1:
+        settings = [name for name in settings if _differs_within_a_stage(summary, name)]
+    labels = [name for name in ("stage", "data", "model", "method", "density", "ipc") if _tells(shown, name)]
     short = column_names(settings, taken=(*DROPPED_FIRST, *KEPT, *labels))
     rows = [row for _, row in shown.iterrows()]
     columns = [Column(name=n, cells=_cells(shown[n]), left=n in {"stage", "data", "model", "method"}) for n in labels]
     columns += [Column(name=short[name], cells=_cells(shown[name])) for name in settings]
     columns.append(Column(name="seeds", cells=[_seeds(row) for row in rows]))
-    measured = [name.removesuffix("_low") for name in summary.columns if name.endswith("_low")]
-    usual = {measure: name for measure, name in SHOWN.items() if measure in summary}
-    for measure, name in (usual or {measure: measure for measure in measured}).items():
+    for measure, name in measures.items():
         columns.append(Column(name=name, cells=[_interval(row, measure) for row in rows]))
-    if summary["num_active"].notna().any():
+    if shown["num_active"].notna().any():
         columns.append(Column(name="active", cells=[amount(row["num_active"]) for row in rows]))
     return [*columns, Column(name="training", cells=[duration(row["train_s"]) for row in rows])]
+
+
+def _with_values(summary: "pd.DataFrame", measures: Sequence[str]) -> "pd.DataFrame":
+    """Returns the rows with a value of a measure, or of which no seed is finished; all rows if there are none."""
+    rows = summary[summary[list(measures)].notna().any(axis=1) | summary["num_seeds"].eq(0)]
+    return rows if len(rows) else summary
 
 
 def _tells(summary: "pd.DataFrame", name: str) -> bool:
     """Returns whether a column is shown: method and density where the kind of job has them, others where their values differ."""
     if name in {"method", "density"}:
         return bool((summary[name].notna() & summary[name].ne("")).any())
-    return summary[name].nunique(dropna=False) > 1
+    return _differs_within_a_stage(summary, name) if name in {"data", "model"} else summary[name].nunique(dropna=False) > 1
 
 
 def _differs_within_a_stage(summary: "pd.DataFrame", name: str) -> bool:
-    """Returns whether a setting needs a column; one that differs only between stages is implied by the stage's name."""
-    stages = summary.groupby("stage", dropna=False)
-    return len(stages) < 2 or bool((stages[name].nunique(dropna=False) > 1).any())
+    """Returns whether a setting or a label needs a column; what differs only between stages is implied by their names."""
+    return bool((summary.groupby("stage", dropna=False)[name].nunique(dropna=False) > 1).any())
 
 
 def _cells(values: Iterable[object]) -> list[str]:
@@ -121,5 +130,7 @@ def _seeds(row: "pd.Series") -> str:
 
 
 def _interval(row: "pd.Series", measure: str) -> str:
+    if row["num_seeds"] and math.isnan(row[measure]):
+        return "-"  # of another kind of job
     mean, half = estimate(row[measure], row[f"{measure}_low"], row[f"{measure}_high"])
     return f"{mean} ± {half}" if half else mean

@@ -83,3 +83,20 @@ def test_a_long_cell_is_cut(summary: pd.DataFrame) -> None:
     console = Console(file=io.StringIO(), width=80)
     console.print(table_of(columns_of(long), num_rows=len(long), width=80, elsewhere="there"))
     assert "a" * 29 + "…" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_chain_has_rows_for_what_its_columns_show_and_counts_the_others() -> None:
+    rows = [("train", "digits", "rigl", 0.9, float("nan")), ("trust", "digits", "temperature", 0.9, 0.8)]
+    rows += [("distilled", "synthetic", "rigl", 0.7, float("nan")), ("shift", "digits", "shift", float("nan"), float("nan"))]
+    chain = pd.DataFrame(rows, columns=["stage", "data", "method", "test/accuracy", "ood/auroc"])
+    for measure in ("test/accuracy", "ood/auroc"):
+        chain = chain.assign(**{f"{measure}_low": float("nan"), f"{measure}_high": float("nan")})
+    empty = {"model": "mlp", "density": 0.1, "ipc": None, "num_active": float("nan"), "train_s": 1.0}
+    chain = chain.assign(num_seeds=1, failed=0, interrupted=0, censored=0, **empty)
+    columns = {column.name: column.cells for column in columns_of(chain)}
+    assert columns["stage"] == ["train", "trust", "distilled"]
+    assert columns["auroc"] == ["-", "0.8000", "-"]
+    assert "data" not in columns, "the stage tells the data"
+    console = Console(file=io.StringIO(), width=100)
+    console.print(table_of(columns_of(chain), num_rows=len(chain), width=100, elsewhere="the report"))
+    assert "and 1 more row\nall of it: the report" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -54,6 +54,15 @@ def test_without_a_val_measure_the_first_series_are_drawn(tmp_path):
     assert "the first 24 of 30 series." in study.drawn_note
 
 
+def test_nll_settles_what_accuracy_leaves_open_and_no_number_comes_last():
+    cells = pd.DataFrame({"cell": list("abcde"), "field": ["one"] * 4 + ["two"]})
+    labelled = pd.DataFrame({"run_key": list("abce"), "cell": list("abce")})
+    accuracy = [("a", 0.9), ("b", 0.9), ("c", 0.95), ("e", 0.1)]
+    finals = [{"run_key": key, "measure": "val/accuracy", "value": value} for key, value in accuracy]
+    finals += [{"run_key": key, "measure": "val/nll", "value": value} for key, value in [("a", 0.5), ("b", 0.4), ("c", 2.0)]]
+    assert list(leading.ranks(cells, labelled, pd.DataFrame(finals))) == [3, 2, 1, 4, 1]
+
+
 def test_no_chart_grows_with_the_number_of_settings(many, monkeypatch):
     drawn = []
     monkeypatch.setattr(figure, "_panel", lambda plot, *, width, name: drawn.append(plot))
