@@ -39,11 +39,15 @@ def opened(browser, page):
 
 
 def press(browser, selector, text=None):
-    """Clicks the first element of the selector, or the first one with this text."""
+    """Clicks the first element of the selector, or the first one with this text, and waits for what the click has queued.
+
+    A part that opens fills its table when it is told so, after the click.
+    """
     found = browser.find_elements("css selector", selector)
     chosen = next(each for each in found if text is None or each.get_attribute("textContent").strip() == text)
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", chosen)
     chosen.click()
+    browser.execute_async_script("const done = arguments[0]; requestAnimationFrame(() => setTimeout(done))")
     return chosen
 
 
