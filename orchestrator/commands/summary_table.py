@@ -91,7 +91,7 @@ def columns_of(summary: "pd.DataFrame") -> list[Column]:
     for measure, name in measures.items():
         columns.append(Column(name=name, cells=[_interval(row, measure) for row in rows]))
     if shown["num_active"].notna().any():
-        columns.append(Column(name="active", cells=[amount(row["num_active"]) for row in rows]))
+        columns.append(Column(name="active", cells=[_active(row) for row in rows]))
     return [*columns, Column(name="training", cells=[duration(row["train_s"]) for row in rows])]
 
 
@@ -129,8 +129,17 @@ def _seeds(row: "pd.Series") -> str:
     return ", ".join([str(row["num_seeds"]), *notes])
 
 
+def _active(row: "pd.Series") -> str:
+    return "-" if _is_of_another_kind(row, "num_active") else amount(row["num_active"])
+
+
+def _is_of_another_kind(row: "pd.Series", name: str) -> bool:
+    """Returns whether finished jobs of this row have no such number."""
+    return bool(row["num_seeds"]) and math.isnan(row[name])
+
+
 def _interval(row: "pd.Series", measure: str) -> str:
-    if row["num_seeds"] and math.isnan(row[measure]):
-        return "-"  # of another kind of job
+    if _is_of_another_kind(row, measure):
+        return "-"
     mean, half = estimate(row[measure], row[f"{measure}_low"], row[f"{measure}_high"])
     return f"{mean} ± {half}" if half else mean
