@@ -213,7 +213,7 @@ class Study:
 
     @property
     def calibrates_only(self) -> bool:
-        """Whether all runs calibrate runs of other studies."""
+        """Tells whether all runs calibrate runs of other studies."""
         return bool((self.cells["kind"] == CALIBRATE).all())
 
     @property

@@ -148,6 +148,35 @@ def test_latency_measures_the_first_seed_of_each_setting_and_keeps_the_rows(
     } == rows.keys()
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_network_stored_as_values_and_index_is_loaded_exported_and_measured_like_one_with_masks(
+    pruneyard: Pruneyard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two executions are two runs with the same numbers up to rounding."""
+    for module in ("deferred", "layers"):
+        monkeypatch.setattr(f"pruneyard.workloads.execution.{module}.MIN_SIZE", 1)  # entries of a weight that is stored so
+    tables = {"grid": {"method": [{"name": "static", "density": 0.1}], "execution": ["masked", "sparse"]}, "seeds": 1}
+    run(SPEC | tables, out=tmp_path / "out", local=True)
+    folder = RunFolder(tmp_path / "out")
+    runs = Results(folder.path).runs()
+    executions = [json.loads(spec).get("execution", "masked") for spec in runs["spec_json"]]
+    keys = dict(zip(executions, runs["run_key"], strict=True))
+    assert len(set(keys.values())) == 2
+    stored = {name: set(safetensors.torch.load_file(folder.artifact(key) / "model.safetensors")) for name, key in keys.items()}
+    assert not any(":" in name for name in stored["masked"])
+    assert any(name.endswith(":values") for name in stored["sparse"])
+    masked, sparse = (finished_network(folder, keys[name]) for name in ("masked", "sparse"))
+    assert all(torch.equal(mask, sparse.masks[name]) for name, mask in masked.masks.items())
+    images = masked.random_images(4)
+    torch.testing.assert_close(sparse.network(images), masked.network(images), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(load_network(folder.path, keys["sparse"])(images), sparse.network(images))
+    for form in ("dense", "csr", "gather"):
+        file = tmp_path / f"{form}.safetensors"
+        assert pruneyard("export", folder.path, "--network", keys["sparse"], "--format", form, "--out", file).code == 0
+        torch.testing.assert_close(load(file).run(images), sparse.network(images))
+    assert pruneyard("latency", folder.path, "--format", "dense", "--format", "csr", "--batch-size", "1").code == 0
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_narrowed_network_is_loaded_exported_and_compared_with_the_whole_one(pruneyard: Pruneyard, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class SparseLayers:
 
     @property
     def is_masked(self) -> bool:
-        """Whether every weight stays masked."""
+        """Tells whether every weight stays masked."""
         return self._execution == "masked"
 
     def can_take(self, name: str, num_active: int) -> bool:

@@ -80,7 +80,7 @@ class AppliedMasks:
 
     @property
     def prunes_to_indices(self) -> bool:
-        """Whether the method gives an index to a weight that is to be stored sparse."""
+        """Returns whether the method gives an index to a weight that is to be stored sparse."""
         return isinstance(self._method, PrunesToIndices) and self._method.prunes_to_indices
 
     @property

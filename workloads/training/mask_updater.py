@@ -116,7 +116,7 @@ class PrunesToIndices(Protocol):
 
     @property
     def prunes_to_indices(self) -> bool:
-        """Whether updates give and take indices."""
+        """Tells whether updates give and take indices."""
         ...
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_sparse_training import WithEveryKind, assert_equal, final, training, weights_by_step
+from test_sparse_training import WithEveryKind, assert_equal, assert_equal_at_every_step, final, training
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -118,12 +118,7 @@ def test_every_step_equals_the_masked_one(tmp_path: Path, name: str, optimizer: 
     method = METHODS[name]
     steps: dict[str, Any] = {"model": WithEveryKind(), "every_step": True, "steps": 14, "optimizer": optimizer}
     assert_equal(*(final(tmp_path / each, method, each, **steps) for each in ("masked", "sparse")))
-    expected, found = weights_by_step(tmp_path / "masked"), weights_by_step(tmp_path / "sparse")
-    assert sorted(expected) == sorted(found) == list(range(1, 15))
-    for step, tensors in expected.items():
-        assert tensors.keys() == found[step].keys()
-        for key, tensor in tensors.items():
-            torch.testing.assert_close(found[step][key], tensor, atol=1e-12, rtol=1e-10, msg=f"{key} after step {step}")
+    assert_equal_at_every_step(tmp_path / "masked", tmp_path / "sparse", steps=14)
 
 
 class LargeMasks(TorchDispatchMode):

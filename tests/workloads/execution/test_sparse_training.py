@@ -173,6 +173,16 @@ def weights_by_step(folder: Path) -> dict[int, dict[str, Tensor]]:
     return by_step
 
 
+def assert_equal_at_every_step(masked: Path, sparse: Path, *, steps: int) -> None:
+    """Compares the weights and masks in the checkpoints of two trainings after each of their steps."""
+    expected, found = weights_by_step(masked), weights_by_step(sparse)
+    assert sorted(expected) == sorted(found) == list(range(1, steps + 1))
+    for step, tensors in expected.items():
+        assert tensors.keys() == found[step].keys()
+        for key, tensor in tensors.items():
+            torch.testing.assert_close(found[step][key], tensor, atol=1e-12, rtol=1e-10, msg=f"{key} after step {step}")
+
+
 @pytest.mark.parametrize("name", names("sparse.methods"))
 def test_every_method_trains_as_masked_step_by_step(tmp_path: Path, stored: list[str], name: str) -> None:
     method = method_of(name)
@@ -182,12 +192,7 @@ def test_every_method_trains_as_masked_step_by_step(tmp_path: Path, stored: list
     assert_equal(masked, final(tmp_path / "sparse", method, "sparse", **steps))
     kinds = {"table.weight", "attention.in_proj_weight", "attention.out_proj.weight", "hidden.weight"}
     assert not stored if name in NEVER_SPARSE else kinds <= set(stored)
-    expected, found = weights_by_step(tmp_path / "masked"), weights_by_step(tmp_path / "sparse")
-    assert sorted(expected) == sorted(found) == list(range(1, 15))
-    for step, tensors in expected.items():
-        assert tensors.keys() == found[step].keys()
-        for key, tensor in tensors.items():
-            torch.testing.assert_close(found[step][key], tensor, atol=1e-12, rtol=1e-10, msg=f"{key} after step {step}")
+    assert_equal_at_every_step(tmp_path / "masked", tmp_path / "sparse", steps=14)
 
 
 @pytest.mark.parametrize("optimizer", [AdamW(), SGD(nesterov=True), SGD(momentum=0.0)], ids=["adamw", "nesterov", "plain"])
