@@ -78,13 +78,14 @@ def at_the_floor(study: Study, found: Sequence[Comparison]) -> str:
     least = min((p_value for p_value in corrected if p_value >= LEVEL), default=math.nan)
     if not names:
         return "No calibrator's ECE is at the noise floor: chance explains none of them (consistency test, p < 0.05, Holm)."
+    test = f"(consistency test, p {'=' if least == 1 or len(names) == 1 else '≥'} {least:.2g}, Holm)."
     if len(names) == len(judged) > 1:
         all_of_them = f"No evidence of miscalibration for any of the {len(judged)}: every ECE is at the noise floor"
-        return f"{all_of_them} (consistency test, p ≥ {least:.2g}, Holm)."
+        return f"{all_of_them} {test}"
     are = "its ECE is" if len(names) == 1 else "their ECE is"
     return (
         f"No evidence of miscalibration for {len(names)} of {len(judged)}: {formats.listed(names, limit=MAX_NAMED)}; "
-        f"{are} at the noise floor (consistency test, p ≥ {least:.2g}, Holm)."
+        f"{are} at the noise floor {test}"
     )
 
 
