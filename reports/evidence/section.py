@@ -81,7 +81,7 @@ def confound_table(claims: EvidenceClaims, methods: Sequence[str]) -> pd.DataFra
 def setting_text(found: Finding) -> str:
     """Returns what distinguishes the comparison, and the regime: data, model, size, and the settings that were tuned."""
     spec = found.setting
-    told = [name for name in (spec.get("data.name"), spec.get("model.name")) if isinstance(name, str)]
+    told = [name for name in (spec.get("data.name"), spec.get("model.name"), _common_method(found)) if isinstance(name, str)]
     told += [f"{words} {_plain(spec[key])}" for key, words in _SHOWN.items() if spec.get(key) is not None]
     told += [_tuned(key, found) for key in _TUNED if key in spec and not isinstance(spec[key], dict)]
     inputs = _input_text(spec)
@@ -104,6 +104,12 @@ def _input_text(spec: Mapping[str, Any]) -> list[str]:
     """Returns how the input runs of a calibrate job were made."""
     keys = ("input.kind", "input.runs.kind", "input.runs.method.name", "input.runs.method.ipc", "input.runs.method.mask.ratio")
     return [f"{key.removeprefix('input.runs.')} {_plain(spec[key])}" for key in keys if spec.get(key) is not None]
+
+
+def _common_method(found: Finding) -> Any:
+    """Returns the training method that both arms share, such as SET where gradients differ; None where they differ in it."""
+    own = found.setting.get("method.name")
+    return own if own == found.of_base.get("method.name") else None
 
 
 def _tuned(key: str, found: Finding) -> str:

@@ -18,6 +18,7 @@ SMALL = {"tune.model.width": 8, "tune.budget.epochs": 4, "tune.budget.batch_size
 GRAPH = {"name": "block_model", "num_nodes": 150, "minority_fraction": 0.2}
 REDUCED: dict[str, dict[str, Any]] = {
     "agent-evidence": {"data": DIGITS, **SMALL},
+    "agent-pgd-evidence": {"data": DIGITS, **SMALL},
     "cigl-evidence": {"data": DIGITS, **SMALL, "tune.augment.pad": 1, "tune.budget.epochs": 10},  # two samples to average
     "moon-evidence": {"data": DIGITS, **SMALL, "tune.ood": [{"name": "noise", "shape": [1, 8, 8], "num_test": 50}]},
     "dst-ee-evidence": {"data": DIGITS, **SMALL, "tune.method.schedule.every": 5},

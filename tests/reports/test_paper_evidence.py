@@ -15,6 +15,7 @@ from pruneyard.reports.claims.reading import ClaimError
 from pruneyard.reports.evidence.claim import Condition, Published
 from pruneyard.reports.evidence.measured import Measured, findings, mechanism_acts
 from pruneyard.reports.evidence.reading import packaged_evidence, read_evidence
+from pruneyard.reports.evidence.section import setting_text
 from pruneyard.reports.evidence.verdict import Effect, Judgement, Kept, Verdict, judge
 from pruneyard.reports.glossary import is_known
 from pruneyard.reports.layout import RunFolder
@@ -142,13 +143,15 @@ def test_epochs_to_the_base_methods_level(tmp_path: Path) -> None:
     for rule, of_seeds in curves.items():
         for seed, values in enumerate(of_seeds):
             gradient = {"name": rule, **({"gamma": 1.0} if rule == "agent" else {})}
-            spec = {"gradient": gradient, "method": {"name": "set", "density": 0.02}, "seed": seed}
+            method, loss = {"name": "set", "density": 0.02}, {"name": "cross_entropy"}
+            spec = {"gradient": gradient, "method": method, "objective": loss, "seed": seed}
             rows = [metric(value, step=10 * (place + 1), split="val") for place, value in enumerate(values)]
             store.write(record(f"{rule}{seed}", method="set", seed=seed, spec_json=json.dumps(spec)), rows, [])
     (found,) = (
         each for each in findings(Study.read([tmp_path]), packaged_evidence()) if each.claim.measure.startswith("epochs to")
     )
     assert (found.effect.base, found.effect.method, found.effect.difference) == (3, 2, -1)
+    assert ", set, " in f", {setting_text(found)}, "  # which sparse trainer the gradients are those of
 
 
 def test_every_claim_names_a_packaged_spec_and_known_metrics() -> None:
