@@ -1,5 +1,6 @@
 """Every packaged spec of evidence in a reduced form: it runs to its end, and its runs speak to the claims that name it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ from pruneyard import run
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.packaged import packaged_specs
+from pruneyard.reports.cells import flat_spec
+from pruneyard.reports.evidence.claim import Values
 from pruneyard.reports.evidence.measured import findings
 from pruneyard.reports.evidence.reading import packaged_evidence
 from pruneyard.reports.study import Study
+from pruneyard.testing.cases import each_case
 
 DIGITS = {"name": "digits", "max_train": 200, "max_test": 60}
 SMALL = {"tune.model.width": 8, "tune.budget.epochs": 4, "tune.budget.batch_size": 20, "tune.seeds": [100], "fresh.seeds": 2}
@@ -59,6 +63,30 @@ REDUCED: dict[str, dict[str, Any]] = {
 
 def test_every_spec_of_evidence_is_reduced_here() -> None:
     assert set(REDUCED) == {name for name in packaged_specs() if name.endswith("-evidence")}
+
+
+def arms(name: str) -> dict[str, list[tuple[bool, bool]]]:
+    """Returns, for the comparisons of each claim, whether a spec's first jobs have the base method and the method.
+
+    Comparisons of calibrate jobs are left out: they are of finished runs.
+    """
+    specs = [flat_spec(json.dumps(job.resolved)) for job in load_spec(name).jobs]
+
+    def has(values: Values) -> bool:
+        return any(all(spec.get(key) == value for key, value in values.items()) for spec in specs)
+
+    return {
+        claim.claim: [(has({**each.where, **each.base}), has({**each.where, **each.method})) for each in claim.comparisons]
+        for claim in packaged_evidence().claims
+        if claim.spec == name.removesuffix("-full") and not any(key.startswith("input") for key in claim.match)
+    }
+
+
+@each_case("name", sorted(REDUCED))
+def test_a_spec_and_its_form_of_the_papers_size_have_the_arms_of_every_claim(name: str) -> None:
+    for form in (name, f"{name}-full"):
+        for claim, both in arms(form).items():
+            assert all(pair == (True, True) for pair in both), (form, claim)
 
 
 @pytest.mark.slow
