@@ -355,7 +355,7 @@ def measure_title(measure: str) -> str:
 
 def is_known(measure: str) -> bool:
     """Returns whether a measure, such as `val/accuracy`, is one of pruneyard's own jobs, and not a metric of the user's own."""
-    name = measure.partition("/")[2]
+    name = term_of(measure.partition("/")[2])
     return any(name in known for known in (METRICS, TITLES, TERMS, DISTILLATION_TERMS))
 
 
