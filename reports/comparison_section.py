@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,18 @@ from pruneyard.reports.tables import Table, Value
 BASELINES = {"sparse": "static", "distill": "random"}
 """The natural baseline of each kind of jobs. Calibrators are compared with `none` in a section of their own."""
 MAX_NAMED = 6
+MAX_SHORT = 3
+"""Series that the headline names."""
 _TONES = {"better": "good", "worse": "bad"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The comparison of one kind of jobs with its baseline: a sentence for the headline, and the table with its note."""
+    """The comparison of one kind of jobs with its baseline: a sentence, its first words for the headline, the table, its note."""
 
     baseline: str
     sentence: str
+    short: str
     table: Table
     note: str
 
@@ -56,6 +59,7 @@ def _compared(study: Study, kind: str, baseline: str, *, measure: str) -> list[C
         return []
     series = dict(zip(study.cells["label"], study.cells["series"], strict=True))
     name = measure_title(measure)
+    of_rows = [series[label] for label in rows["a"]]
     note = (
         f"Difference in {name} to the setting of {baseline} that agrees in all other columns: mean over common seeds ± half "
         "width of its 95% t interval. p: paired t test, corrected for all rows of this table (Holm). Better and worse: p below "
@@ -67,23 +71,24 @@ def _compared(study: Study, kind: str, baseline: str, *, measure: str) -> list[C
     return [
         Comparison(
             baseline=baseline,
-            sentence=_sentence(rows, [series[label] for label in rows["a"]], baseline=baseline, name=name),
-            table=_table(rows),
+            sentence=_sentence(rows, of_rows, baseline=baseline, name=name, limit=MAX_NAMED),
+            short=_sentence(rows, of_rows, baseline=baseline, name=name, limit=MAX_SHORT),
+            table=_table(rows, dict(zip(study.cells["label"], study.cells["cell"], strict=True))),
             note=note,
         )
     ]
 
 
-def _sentence(rows: pd.DataFrame, series: Sequence[str], *, baseline: str, name: str) -> str:
-    """Returns in how many of its comparisons each series is better or worse, the best series first."""
+def _sentence(rows: pd.DataFrame, series: Sequence[str], *, baseline: str, name: str, limit: int) -> str:
+    """Returns in how many of its comparisons each series is better or worse, the best series first; names `limit` of each sort."""
     counted = [(name, list(rows.loc[[each == name for each in series], "verdict"])) for name in dict.fromkeys(series)]
     counted.sort(key=lambda entry: entry[1].count("worse") - entry[1].count("better"))
     told = [f"{name} is {words}" for name, verdicts in counted if (words := _counts(verdicts))]
-    more = [f"and {len(told) - MAX_NAMED} more in the table"] if len(told) > MAX_NAMED else []
+    more = [f"and {len(told) - limit} more in the table"] if len(told) > limit else []
     alike = [name for name, verdicts in counted if not _counts(verdicts)]
     are = "is" if len(alike) == 1 else "are"
-    rest = [f"{formats.listed(alike, limit=MAX_NAMED)} {are} not separable from it"] if alike else []
-    return f"Against {baseline}, paired by seed, in {name}: {'; '.join([*told[:MAX_NAMED], *more, *rest])}."
+    rest = [f"{formats.listed(alike, limit=limit)} {are} not separable from it"] if alike else []
+    return f"Against {baseline}, paired by seed, in {name}: {'; '.join([*told[:limit], *more, *rest])}."
 
 
 def _counts(verdicts: Sequence[str]) -> str:
@@ -96,9 +101,10 @@ def _counts(verdicts: Sequence[str]) -> str:
     return " and ".join(parts)
 
 
-def _table(rows: pd.DataFrame) -> Table:
+def _table(rows: pd.DataFrame, cell_of: Mapping[str, int]) -> Table:
     headers = ["setting", "baseline", "difference", "p", "seeds won", "FLOPs", "time", "verdict"]
-    return Table(headers=headers, num_labels=2, rows=[_row(row) for _, row in rows.iterrows()], texts={7})
+    cells = [[int(cell_of[row["a"]]), int(cell_of[row["b"]])] for _, row in rows.iterrows()]
+    return Table(headers=headers, num_labels=2, rows=[_row(row) for _, row in rows.iterrows()], texts={7}, cells=cells)
 
 
 def _row(row: pd.Series[Any]) -> list[Value]:

@@ -33,8 +33,9 @@ def further_table(study: Study) -> tuple[Table | None, str]:
     if num_classes > MAX_CLASSES:
         note += f" The {MAX_CLASSES} of {num_classes:,} classes with the lowest accuracy; `pruneyard export` writes all."
     rows = list(zip(*columns, strict=True))
-    cells = [int(cell) for cell in table["cell"]]
-    return Table(headers=headers, num_labels=len(label_headers(study)), rows=rows, cells=cells, name="further"), note
+    cells = [[int(cell)] for cell in table["cell"]]
+    found = Table(headers=headers, num_labels=len(label_headers(study)), rows=rows, cells=cells, name="further")
+    return found.without_empty_columns(), note
 
 
 def _accuracies(study: Study) -> tuple[pd.DataFrame, int]:

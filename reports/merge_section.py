@@ -56,9 +56,9 @@ def _table(study: Study, runs: pd.DataFrame, name: str) -> Table:
         headers=headers,
         num_labels=len(label_headers(study)),
         rows=list(zip(*columns, strict=True)),
-        cells=[int(cell) for cell in cells["cell"]],
+        cells=[[int(cell)] for cell in cells["cell"]],
         name=f"merges-{name}",
-    )
+    ).without_empty_columns()
 
 
 def _values(study: Study, runs: pd.DataFrame, name: str) -> Iterator[Value]:

@@ -74,6 +74,7 @@ def render(study: Study, *, live: str = "", remark: str = "") -> str:
         trust = trust_section(study)
         probes = probe_tables(study)
     further, further_note = further_table(study)
+    of_calibrators = {cell for part in trust if part.table for cells in part.table.cells for cell in cells}
     of_trust = [figure for part in trust for figure in part.figures]
     has_charts = any(figure.panels for figure in [*drawn, *of_trust, *_of_probes(probes)])
     statuses = study.labelled["status"].value_counts()
@@ -81,16 +82,17 @@ def render(study: Study, *, live: str = "", remark: str = "") -> str:
         live=live,
         title=", ".join(dict.fromkeys(study.labelled["study"])),
         remark=remark,
-        headline=prose.headline(study, compared, [text for part in trust for text in part.verdicts]),
+        headline=prose.headline(study),
+        answers=prose.answers(study, compared, [verdict for part in trust for verdict in part.verdicts]),
         comparisons=compared,
         facts=prose.facts(study),
         commands=prose.commands(study),
         counts={status.value.lower(): int(statuses.get(status.value, 0)) for status in Status}
         | {"not started": prose.not_started(study)},
-        summary=tables.summary_table(study),
+        summary=tables.summary_table(study, elsewhere=of_calibrators),
         # The table of calibrators has the same rows, compared.
         folds_summary=bool(trust) and study.calibrates_only and len(study.cells) > MAX_OPEN_SUMMARY,
-        summary_note=prose.summary_note(study),
+        summary_note=prose.summary_note(study, calibrators_follow=bool(trust) and not study.calibrates_only),
         further=further,
         further_note=further_note,
         runs=tables.runs_table(study),

@@ -73,4 +73,9 @@ def _table(study: Study, cells: pd.DataFrame, measures: list[str]) -> Table:
     # A split such as `path_matched` is read as words.
     titles = [measure_title("/".join((split.replace("_", " "), name))) for split, _, name in (m.partition("/") for m in measures)]
     headers = [*label_headers(study), *titles]
-    return Table(headers=headers, num_labels=len(label_headers(study)), rows=list(zip(*columns, strict=True)))
+    return Table(
+        headers=headers,
+        num_labels=len(label_headers(study)),
+        rows=list(zip(*columns, strict=True)),
+        cells=[[int(cell)] for cell in cells["cell"]],
+    ).without_empty_columns()

@@ -18,19 +18,23 @@ from pruneyard.reports.row_intervals import NOTE
 from pruneyard.reports.series import NUM_BINS, calibration_errors
 from pruneyard.reports.study import CALIBRATE, DENSE, Study
 from pruneyard.reports.tables import MAX_ROWS, best_cells
+from pruneyard.reports.trust.verdicts import Verdict
 
 
-def headline(study: Study, comparisons: Sequence[Comparison], calibration: Sequence[str] = ()) -> str:
-    """Returns the progress, the range of the first measure, and what is better than the baseline, or than all others.
-
-    calibration: the verdicts on calibrators, which stand in place of the last where a study has nothing but calibrate runs.
-    """
-    parts = [progress(study)]
+def headline(study: Study) -> str:
+    """Returns the progress, and the range of the first measure; without it where calibrators are all there is, which keep it."""
     measure = study.main_measure
-    if measure and study.cells[measure].notna().any():
-        found = [each.sentence for each in comparisons] or (list(calibration) if study.calibrates_only else [])
-        parts += [_span(study, measure), *(found or [_verdict(study, measure)])]
-    return " ".join(part for part in parts if part)
+    has_span = measure is not None and study.cells[measure].notna().any() and not study.calibrates_only
+    return f"{progress(study)} {_span(study, measure)}" if has_span and measure else progress(study)
+
+
+def answers(study: Study, comparisons: Sequence[Comparison], calibration: Sequence[Verdict] = ()) -> list[str]:
+    """Returns what is better than the baseline, or else than all others, and the verdicts on calibrators: a line a question."""
+    found = [each.short for each in comparisons]
+    measure = study.main_measure
+    if not found and not (study.calibrates_only and calibration) and measure and study.cells[measure].notna().any():
+        found = [_verdict(study, measure)]
+    return [text for text in [*found, *(verdict.short for verdict in calibration)] if text]
 
 
 def progress(study: Study) -> str:
@@ -93,15 +97,21 @@ def _verdict(study: Study, measure: str) -> str:
     return f"The 95% interval of {formats.listed(names)} is separate from all others {where}."
 
 
-def summary_note(study: Study) -> str:
-    """Returns the explanation of intervals, bold values and noise floors in the summary table, as far as they occur."""
+def summary_note(study: Study, *, calibrators_follow: bool = False) -> str:
+    """Returns the explanation of intervals, bold values and noise floors in the summary table, as far as they occur.
+
+    calibrators_follow: say that calibrate runs are in a table of their own.
+    """
     parts = []
     if study.measures and study.cells[study.measures].notna().any(axis=None):
         parts.append("Mean over seeds ± half width of the 95% t interval; values without ± have a single seed.")
-        calibrators = ", or for calibrators on the same input runs" if (study.cells["kind"] == CALIBRATE).any() else ""
+        has_calibrators = (study.cells["kind"] == CALIBRATE).any() and not calibrators_follow
+        calibrators = ", or for calibrators on the same input runs" if has_calibrators else ""
         parts.append(f"Bold: the interval lies beyond all others on the same data and model{calibrators}.")
     if study.row_intervals:
         parts.append(NOTE)
+    if calibrators_follow:
+        parts.append("Calibrators are compared under Calibration and uncertainty.")
     if "test/ece" in study.measures and (note := _floor(study)):
         parts.append(note)
     if study.cells["censored"].any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -23,6 +23,8 @@ RUNS = "runs"
 MAX_RUNS = 100
 """Runs in the table of runs where scripts are off; with scripts it has all of them."""
 MAX_FAILURES = 20
+_MISSING_LABEL = "–"  # noqa: RUF001
+_EMPTY = ("", "n/a", _MISSING_LABEL)
 _MAX_TRACEBACK = 20_000
 _CHARACTER = 0.54  # rem; width of a digit in the font of the table
 _BOLD_CHARACTER = 0.66  # rem
@@ -54,15 +56,30 @@ class Value:
 class Table:
     """Headers and rows. The first `num_labels` columns identify the row; `texts` are the other columns that hold words.
 
-    `cells` are the cells of `Study.cells` that the rows are about, as far as each is about one; `name` is an identifier.
+    `cells` are the cells of `Study.cells` that each row is about, the first of which a click opens; `name` is an identifier.
     """
 
     headers: Sequence[str]
     num_labels: int
     rows: Sequence[Sequence[Value]]
     texts: Collection[int] = ()
-    cells: Sequence[int] = ()
+    cells: Sequence[Sequence[int]] = ()
     name: str = ""
+
+    def without_empty_columns(self) -> Table:
+        """Returns the table without the columns that have no value in any row; of the labels at least the last one stays."""
+        if not self.rows:
+            return self
+        filled = [any(row[place].text not in _EMPTY for row in self.rows) for place in range(len(self.headers))]
+        labels = [place for place in range(self.num_labels) if filled[place]] or [self.num_labels - 1]
+        kept = [*labels, *(place for place in range(self.num_labels, len(self.headers)) if filled[place])]
+        return replace(
+            self,
+            headers=[self.headers[place] for place in kept],
+            num_labels=len(labels),
+            rows=[[row[place] for place in kept] for row in self.rows],
+            texts={new for new, place in enumerate(kept) if place in self.texts},
+        )
 
     @property
     def shown(self) -> Sequence[Sequence[Value]]:
@@ -108,13 +125,17 @@ class Failure:
     runs: Sequence[str]
 
 
-def summary_table(study: Study) -> Table:
+def summary_table(study: Study, *, elsewhere: Collection[int] = ()) -> Table:
     """Returns one row per cell: its distinguishing settings, seeds, measures and costs.
 
-    Of more than `MAX_ROWS` cells these have the best ranks of `Study.ranks`.
+    Of more than `MAX_ROWS` cells these have the best ranks of `Study.ranks`. Settings that recorded none of the measures, such as
+    probes among trainings, have no row: sections of their own show them.
+
+    elsewhere: calibrate cells with a row in another table of the page, which have none here if there are other settings.
     """
-    table = study.cells[study.ranks.rank(method="first") <= MAX_ROWS]
     measures = _measures(study)
+    ranked = study.cells[study.ranks.rank(method="first") <= MAX_ROWS]
+    table = _with_values(ranked if study.calibrates_only else ranked[~ranked["cell"].isin(elsewhere)], measures)
     costs = [name for name in _COSTS if table[name].notna().any()]
     titles = cost_names(table["kind"])
     columns = label_values(study, table)
@@ -131,9 +152,15 @@ def summary_table(study: Study) -> Table:
         headers=headers,
         num_labels=len(label_headers(study)),
         rows=list(zip(*columns, strict=True)),
-        cells=[int(cell) for cell in table["cell"]],
+        cells=[[int(cell)] for cell in table["cell"]],
         name="summary",
-    )
+    ).without_empty_columns()
+
+
+def _with_values(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Returns the rows with a value of a measure, or of which no seed is finished; all rows if there are none."""
+    rows = table[table[list(measures)].notna().any(axis=1) | table["num_seeds"].eq(0)]
+    return rows if len(rows) else table
 
 
 def label_headers(study: Study) -> list[str]:
@@ -162,7 +189,7 @@ def _measures(study: Study) -> list[str]:
 
 def _value_text(key: str, value: object, name: str) -> str:
     """Returns a label without its key, which is the column header."""
-    return in_words(key, value, name).removeprefix(f"{name} ") or "–"  # noqa: RUF001
+    return in_words(key, value, name).removeprefix(f"{name} ") or _MISSING_LABEL
 
 
 def _seeds(row: pd.Series[int]) -> Value:

@@ -18,7 +18,7 @@ from pruneyard.reports.trust.calibrated_cells import (
 )
 from pruneyard.reports.trust.calibrators import comparisons, ranking_table
 from pruneyard.reports.trust.detection import coverage_table, detection_table
-from pruneyard.reports.trust.verdicts import verdicts
+from pruneyard.reports.trust.verdicts import Verdict, verdicts
 
 _RANKED_NOTE = (
     "Test split, mean over seeds ± half width of the 95% t interval. The noise floor is the ECE that a perfectly calibrated "
@@ -42,7 +42,7 @@ class Part:
     figures: Sequence[Figure]
     folded: Table | None = None
     folded_title: str = ""
-    verdicts: Sequence[str] = ()
+    verdicts: Sequence[Verdict] = ()
 
 
 def trust_section(study: Study) -> list[Part]:
@@ -70,9 +70,12 @@ def _parts(study: Study, cells: Sequence[CalibratedCell]) -> Iterator[Part]:
         verdicts=verdicts(study, found),
     )
     if table := detection_table(study, cells, each_set=False):
+        of_sets = detection_table(study, cells, each_set=True)
+        # Where each mean is over one set, both tables have the same numbers, and that of the sets names them.
+        same = of_sets is not None and of_sets.rows == table.rows
         yield Part(
             title="Out-of-distribution detection",
-            table=table,
+            table=of_sets if same else table,
             note="Each OOD set is compared with the test split, then averaged over the near sets and over the far sets, or over "
             "all; mean over seeds ± half width of the 95% t interval. FPR95: fraction of OOD inputs accepted at the threshold "
             "that accepts 95% of the in-distribution inputs. CCR: fraction of the in-distribution inputs that are classified "
@@ -81,7 +84,7 @@ def _parts(study: Study, cells: Sequence[CalibratedCell]) -> Iterator[Part]:
             "confidence of calibrator none. "
             "Bold: the interval lies beyond those of all other scores of the same runs.",
             figures=score_distributions(study, cells),
-            folded=detection_table(study, cells, each_set=True),
+            folded=None if same else of_sets,
             folded_title="Results for each OOD set",
         )
     if table := coverage_table(study, cells):

@@ -1,5 +1,6 @@
 // One table: its rows may exist already, or are made when they are shown (`make` returns the cells' texts).
 const STEP = 100;
+const cellsOf = (row) => (row.dataset.cells ?? "").split(" ").filter(Boolean);
 class TableView {
   constructor(box, {make = null, texts = null} = {}) {
     this.box = box;
@@ -19,7 +20,7 @@ class TableView {
     }
     this.rows = texts
       ? texts.map((cells, place) => ({cells, place}))
-      : [...this.body.rows].map((row, place) => ({row, place, cell: row.dataset.cell}));
+      : [...this.body.rows].map((row, place) => ({row, place, about: cellsOf(row)}));
     this.total = this.rest ? Number(this.rest.dataset.rows) + this.rows.length : this.rows.length;
     this.shown = this.rows;
     this.order = null;
@@ -38,7 +39,7 @@ class TableView {
     if (!this.rest) return;
     const holder = document.createElement("template");
     holder.innerHTML = this.rest.textContent;
-    for (const row of holder.content.querySelectorAll("tbody tr")) this.rows.push({row, place: this.rows.length, cell: row.dataset.cell});
+    for (const row of holder.content.querySelectorAll("tbody tr")) this.rows.push({row, place: this.rows.length, about: cellsOf(row)});
     this.rest.remove();
     this.rest = null;
   }
@@ -55,7 +56,7 @@ class TableView {
     this.load();
     for (const entry of this.rows) {
       entry.cells ??= [...entry.row.cells].map(textOf);
-      entry.text = entry.cells.join(" ") + (entry.cell ? ` ${data.labels[entry.cell]}` : "");
+      entry.text = entry.cells.join(" ") + (entry.about ?? []).map((cell) => ` ${data.labels[cell]}`).join("");
     }
     this.numeric = this.headers.map((_, column) => {
       const texts = this.rows.map((entry) => entry.cells[column]).filter((text) => !MISSING.has(text));
@@ -124,7 +125,7 @@ class TableView {
       element("input", {type: "checkbox", checked: true, onchange: (event) => this.toggle(column, event.target.checked)}), header.textContent));
     const columns = element("details", {class: "columns"}, element("summary", {}, "Columns"), element("div", {}, ...boxes.filter(Boolean)));
     const tools = element("div", {class: "tools"}, this.count, element("span", {}, "Copy as"), ...copies, columns);
-    if (this.make || this.rows.some((entry) => entry.cell)) {
+    if (this.make || this.rows.some((entry) => entry.about?.length)) {
       tools.append(element("button", {type: "button", class: "behind", onclick: () => this.downloadRuns()}, "Download the runs behind (CSV)"));
     }
     this.box.before(tools);
@@ -153,7 +154,7 @@ class TableView {
 
   downloadRuns() {
     this.load();
-    const cells = new Set(this.shown.map((entry) => Number(entry.cell)));
+    const cells = new Set(this.shown.flatMap((entry) => entry.about ?? []).map(Number));
     const places = this.make ? this.shown.map((entry) => entry.place) : runs.cell.flatMap((cell, place) => cells.has(cell) ? [place] : []);
     download(`${this.name}-runs.csv`, csvOfRuns(places));
     say(`downloaded ${places.length} runs`);
@@ -161,7 +162,7 @@ class TableView {
 
   addLinks(entry) {
     const first = entry.row.cells[0];
-    const open = this.make ? () => showRun(entry.place) : entry.cell ? () => showSetting(entry.cell) : null;
+    const open = this.make ? () => showRun(entry.place) : entry.about?.length ? () => showSetting(entry.about[0]) : null;
     if (open) first.replaceChildren(element("button", {type: "button", class: "open", onclick: open}, ...first.childNodes));
   }
 }

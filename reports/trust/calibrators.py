@@ -174,7 +174,8 @@ def ranking_table(study: Study, found: Sequence[Comparison]) -> Table:
                 for measure in RANKED
             ]
             rows.append(row)
-    return Table(headers=headers, num_labels=2 if parents else 1, rows=rows)
+    of_rows = [[entry.cell.cell] for comparison in found for entry in comparison.calibrators]
+    return Table(headers=headers, num_labels=2 if parents else 1, rows=rows, cells=of_rows).without_empty_columns()
 
 
 def _header(measure: str, bins: set[int]) -> str:

@@ -110,8 +110,9 @@ def detection_table(study: Study, cells: Sequence[CalibratedCell], *, each_set: 
     headers += ["accuracy of the changed network"] if changes else []
     columns = [(split, name) for split in splits for name in metrics]
     best = {(cell.cell, *column): _best(study, cell, *column) for cell in cells for column in columns}
-    rows = []
+    rows, of_rows = [], []
     for found in detections(study, cells):
+        of_rows.append([cell.cell for cell in found.cells])
         row = _labels(found.cells[0], names, part=found.score, calibrator=found.calibrator)
         row.append(_num_ood(found.cells[0], counts, each_set=each_set))
         for column in columns:
@@ -121,7 +122,7 @@ def detection_table(study: Study, cells: Sequence[CalibratedCell], *, each_set: 
             row.append(_value(interval, is_best=is_best))
         row += [_changed(mean_of(study, found.cells[0], _accuracy(found.score)))] if changes else []
         rows.append(row)
-    return Table(headers=headers, num_labels=len(names) + 1, rows=rows)
+    return Table(headers=headers, num_labels=len(names) + 1, rows=rows, cells=of_rows).without_empty_columns()
 
 
 def _ood_counts(study: Study) -> pd.DataFrame:
@@ -233,8 +234,9 @@ def coverage_table(study: Study, cells: Sequence[CalibratedCell]) -> Table | Non
     names = _name_headers(cells)
     headers = [*names, "conformal rule", "seeds", "samples", "target coverage"]
     headers += [title(name) for name in _SETS]
-    rows = []
+    rows, of_rows = [], []
     for cell in cells:
+        of_rows += [[cell.cell]] * len(cell.alphas)
         for rule, alpha in cell.alphas.items():
             row = [
                 *_labels(cell, names, part=rule, calibrator=cell.calibrator),
@@ -242,7 +244,7 @@ def coverage_table(study: Study, cells: Sequence[CalibratedCell]) -> Table | Non
                 _coverage(mean_of(study, cell, f"sets@{rule}/coverage"), 1 - alpha),
             ]
             rows.append([*row, *(_value(mean_of(study, cell, f"sets@{rule}/{name}")) for name in _SETS[1:])])
-    return Table(headers=headers, num_labels=len(names) + 1, rows=rows)
+    return Table(headers=headers, num_labels=len(names) + 1, rows=rows, cells=of_rows).without_empty_columns()
 
 
 def _coverage(interval: Interval, target: float) -> Value:

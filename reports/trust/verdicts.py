@@ -21,6 +21,16 @@ JUDGED = ("test/nll", "test/ece")
 """The measures in which calibrators are tested against none."""
 LEVEL = 0.05
 MAX_NAMED = 6
+MAX_SHORT = 3
+"""Calibrators that a short verdict names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A sentence that names calibrators, and one that fits on a line."""
+
+    text: str
+    short: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +45,12 @@ class _Test:
     p_value: float
 
 
-def verdicts(study: Study, found: Sequence[Comparison]) -> list[str]:
-    """Returns one sentence for each measure of `JUDGED`, and one on the noise floor, as far as the study has their numbers."""
+def verdicts(study: Study, found: Sequence[Comparison]) -> list[Verdict]:
+    """Returns one verdict for each measure of `JUDGED`, and one on the noise floor, as far as the study has their numbers."""
     tests = [test for place, each in enumerate(found) for test in _tests(study, place, each)]
     corrected = holm([test.p_value for test in tests]).tolist()
     sentences = [_against_none(measure, found, tests, corrected) for measure in JUDGED]
-    return [text for text in [*sentences, at_the_floor(study, found)] if text]
+    return [verdict for verdict in [*sentences, at_the_floor(study, found)] if verdict is not None]
 
 
 def consistency_p_values(study: Study, cell: CalibratedCell) -> list[float]:
@@ -63,8 +73,8 @@ def combined(p_values: Sequence[float]) -> float:
     return min(1.0, 2 * float(np.median(p_values))) if len(p_values) > 1 else p_values[0] if len(p_values) else math.nan
 
 
-def at_the_floor(study: Study, found: Sequence[Comparison]) -> str:
-    """Returns which calibrators' ECE chance alone would explain; an empty text without recorded bins."""
+def at_the_floor(study: Study, found: Sequence[Comparison]) -> Verdict | None:
+    """Returns which calibrators' ECE chance alone would explain; None without recorded bins."""
     judged: list[tuple[str, float]] = []
     for each in found:
         for entry in each.calibrators:
@@ -72,20 +82,22 @@ def at_the_floor(study: Study, found: Sequence[Comparison]) -> str:
             if not math.isnan(p_value):
                 judged.append((_named(each, entry.cell, found), p_value))
     if not judged:
-        return ""
+        return None
     corrected = holm([p_value for _, p_value in judged])
     names = [name for (name, _), p_value in zip(judged, corrected, strict=True) if p_value >= LEVEL]
     least = min((p_value for p_value in corrected if p_value >= LEVEL), default=math.nan)
     if not names:
-        return "No calibrator's ECE is at the noise floor: chance explains none of them (consistency test, p < 0.05, Holm)."
+        text = "No calibrator's ECE is at the noise floor: chance explains none of them (consistency test, p < 0.05, Holm)."
+        return Verdict(text=text, short=text)
     test = f"(consistency test, p {'=' if least == 1 or len(names) == 1 else '≥'} {least:.2g}, Holm)."
     if len(names) == len(judged) > 1:
-        all_of_them = f"No evidence of miscalibration for any of the {len(judged)}: every ECE is at the noise floor"
-        return f"{all_of_them} {test}"
+        text = f"No evidence of miscalibration for any of the {len(judged)}: every ECE is at the noise floor {test}"
+        return Verdict(text=text, short=text)
+    of = f"No evidence of miscalibration for {len(names)} of {len(judged)}"
     are = "its ECE is" if len(names) == 1 else "their ECE is"
-    return (
-        f"No evidence of miscalibration for {len(names)} of {len(judged)}: {formats.listed(names, limit=MAX_NAMED)}; "
-        f"{are} at the noise floor {test}"
+    return Verdict(
+        text=f"{of}: {formats.listed(names, limit=MAX_NAMED)}; {are} at the noise floor {test}",
+        short=f"{of}, whose ECE is at the noise floor {test}",
     )
 
 
@@ -117,13 +129,16 @@ def _tests(study: Study, place: int, comparison: Comparison) -> list[_Test]:
     return tests
 
 
-def _against_none(measure: str, found: Sequence[Comparison], tests: Sequence[_Test], corrected: Sequence[float]) -> str:
+def _against_none(
+    measure: str, found: Sequence[Comparison], tests: Sequence[_Test], corrected: Sequence[float]
+) -> Verdict | None:
     own = [(test, p_value) for test, p_value in zip(tests, corrected, strict=True) if test.measure == measure and test.num_pairs]
     name = title(measure.partition("/")[2])
     if not own:
-        return ""
+        return None
     if all(test.num_pairs < 2 for test, _ in own):
-        return f"Test {name}: one seed per calibrator, so there is no evidence that one beats {NEUTRAL}."
+        text = f"Test {name}: one seed per calibrator, so there is no evidence that one beats {NEUTRAL}."
+        return Verdict(text=text, short=text)
     num_inputs = len({test.place for test, _ in own})
     better, worse = ({}, {})  # type: dict[str, int], dict[str, int]
     for test, p_value in own:
@@ -131,19 +146,21 @@ def _against_none(measure: str, found: Sequence[Comparison], tests: Sequence[_Te
             side = better if (test.difference > 0) == LARGER_IS_BETTER[measure.partition("/")[2]] else worse
             side[test.calibrator] = side.get(test.calibrator, 0) + 1
     how = f"paired by run, Holm over {len(tests)} comparisons"
-    if not better:
-        start = f"Nothing beats {NEUTRAL} in test {name} ({how})"
-    else:
+    start = f"Nothing beats {NEUTRAL} in test {name} ({how})"
+    first = start
+    if better:
         start = f"Test {name} is better than with {NEUTRAL} for {_counts(better, num_inputs)} ({how})"
+        first = f"Test {name} is better than with {NEUTRAL} for {_counts(better, num_inputs, limit=MAX_SHORT)} ({how})"
     tried = dict.fromkeys(test.calibrator for test, _ in own)
     alike = [each for each in tried if each not in better and each not in worse]
     rest = [f"worse for {_counts(worse, num_inputs)}"] if worse else []
     rest += [f"no evidence for {formats.listed(alike, limit=MAX_NAMED)}"] if alike else []
-    return f"{'; '.join([start, *rest])}."
+    harm = [f"worse for {_counts(worse, num_inputs, limit=MAX_SHORT)}"] if worse else []
+    return Verdict(text=f"{'; '.join([start, *rest])}.", short=f"{'; '.join([first, *harm])}.")
 
 
-def _counts(counted: dict[str, int], num_inputs: int) -> str:
+def _counts(counted: dict[str, int], num_inputs: int, *, limit: int = MAX_NAMED) -> str:
     """Returns calibrators, the most frequent first, with the number of inputs where there are several."""
     ordered = sorted(counted, key=lambda name: -counted[name])
     texts = [name if num_inputs == 1 else f"{name} (on {counted[name]} of {num_inputs} inputs)" for name in ordered]
-    return formats.listed(texts, limit=MAX_NAMED)
+    return formats.listed(texts, limit=limit)

@@ -6,7 +6,7 @@ from made_up_chain import NLL, write_chain
 from made_up_study import metric, record, write_study
 
 from pruneyard.reports.layout import RunFolder
-from pruneyard.reports.prose import headline, summary_note
+from pruneyard.reports.prose import answers, headline, summary_note
 from pruneyard.reports.records import CurveRow
 from pruneyard.reports.statistics.bins import chance_gaps, consistency_test, row_bootstrap
 from pruneyard.reports.store import Store
@@ -82,17 +82,18 @@ def test_a_calibrator_that_helps_is_named_and_one_that_harms_too(tmp_path):
     study = write_calibrators(tmp_path, gains={"none": 0, "temperature": -0.1, "isotonic": 0.1}, miscalibration=(0.1, 0, 0.1))
     nll, ece, floor = verdicts(study, comparisons(study, calibrated_cells(study)))
     how = "(paired by run, Holm over 4 comparisons)"
-    assert nll == f"Test NLL is better than with none for temperature {how}; worse for isotonic."
-    assert ece.startswith("Nothing beats none in test ECE (paired by run")
-    assert floor.startswith("No evidence of miscalibration for 1 of 3: temperature; its ECE is at the noise floor (consis")
-    assert headline(study, [], [nll]).endswith(nll) is False, "the networks themselves are in the study"
+    assert nll.text == nll.short == f"Test NLL is better than with none for temperature {how}; worse for isotonic."
+    assert ece.text.startswith("Nothing beats none in test ECE (paired by run")
+    assert floor.text.startswith("No evidence of miscalibration for 1 of 3: temperature; its ECE is at the noise floor (consis")
+    assert answers(study, [], [nll, ece, floor])[-3:] == [nll.short, ece.short, floor.short]
+    assert "Mean test accuracy" in headline(study), "the networks themselves are in the study"
 
 
 def test_every_ece_may_be_above_the_floor(tmp_path):
     study = write_calibrators(tmp_path, gains={"none": 0, "temperature": 0, "isotonic": 0}, miscalibration=(0.1, 0.1, 0.1))
     nll, _, floor = verdicts(study, comparisons(study, calibrated_cells(study)))
-    assert nll.startswith("Nothing beats none in test NLL")
-    assert floor.startswith("No calibrator's ECE is at the noise floor")
+    assert nll.text.startswith("Nothing beats none in test NLL")
+    assert floor.text.startswith("No calibrator's ECE is at the noise floor")
 
 
 def test_one_seed_is_no_evidence_and_has_an_interval_over_rows_that_is_named_so(tmp_path):
@@ -105,3 +106,24 @@ def test_one_seed_is_no_evidence_and_has_an_interval_over_rows_that_is_named_so(
     assert sum(text.startswith("over rows 0.") for text in remarks) == 2  # of the ECE: these bins have not the recorded accuracy
     assert "95% bootstrap over the test samples of this one network" in summary_note(read)
     assert not Study.read([write_study(tmp_path / "three", methods=("rigl",), densities=(0.1,), evaluations=2)]).row_intervals
+
+
+def test_the_head_of_a_page_of_many_calibrators_answers_in_a_line_a_question(tmp_path):
+    """Twelve calibrators, some better and some worse than none: each answer names three and fits on a line of the page."""
+    names = ["none", *(f"calibrator_{place}" for place in range(12))]
+    store, rng = Store(RunFolder(tmp_path)), np.random.default_rng(5)
+    for seed in range(4):
+        for place, name in enumerate(names):
+            nll = 0.5 - 0.05 * (place % 3 - 1) * (place > 0) + 0.001 * rng.normal()
+            columns = {"stage": None, "kind": "calibrate", "parent_key": f"p{seed}", "method": name}
+            spec = f'{{"input": {{"path": "x.npz", "calib_fraction": 0.5, "split_seed": 0}}, "method": {{"name": "{name}"}}}}'
+            run = record(f"c{seed}{place}", seed=seed, spec_json=spec, **columns)
+            rows = [metric(nll, name="nll"), metric(0.1 + 0.01 * rng.normal(), name="ece"), metric(0.9)]
+            curves = [CurveRow(name="reliability", step=10, key="test", x=0.9, y=0.9, count=1000)]
+            store.write(run, rows, curves)
+    study = Study.read([tmp_path])
+    told = answers(study, [], verdicts(study, comparisons(study, calibrated_cells(study))))
+    assert len(told) == 3
+    assert max(map(len, told)) < 200
+    assert "and 1 more" in told[0]
+    assert headline(study) == "52 of 52 runs completed in 13 settings."
