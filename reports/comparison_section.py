@@ -18,6 +18,8 @@ from pruneyard.reports.tables import Table, Value
 BASELINES = {"sparse": "static", "distill": "random"}
 """The natural baseline of each kind of jobs. Calibrators are compared with `none` in a section of their own."""
 MAX_NAMED = 6
+MAX_COMPARED = 100
+"""Settings of one kind that are all compared; of more, those that charts draw."""
 MAX_SHORT = 3
 """Series that the headline names."""
 _TONES = {"better": "good", "worse": "bad"}
@@ -45,13 +47,15 @@ def comparisons(study: Study) -> list[Comparison]:
 
 
 def _compared(study: Study, kind: str, baseline: str, *, measure: str) -> list[Comparison]:
+    cells = set(study.cells.loc[study.cells["kind"] == kind, "cell"])
+    compared = cells if len(cells) <= MAX_COMPARED else cells & set(study.drawn["cell"])
     try:
         rows = against_baseline(
             study,
             {"kind": kind, "method": baseline},
             [measure],
             only={"kind": kind},
-            cells=set(study.drawn["cell"]),
+            cells=compared,
         )
     except ValueError:  # no setting agrees with the baseline, as where it has a density of its own
         return []
@@ -66,7 +70,7 @@ def _compared(study: Study, kind: str, baseline: str, *, measure: str) -> list[C
         "0.05. The number of further seeds assumes that mean and deviation stay as they are. FLOPs and time: of training, "
         f"relative to {baseline}."
     )
-    if len(study.drawn) < len(study.cells):
+    if len(compared) < len(cells):
         note += " Only the settings that charts draw are compared here; `pruneyard compare` has all."
     return [
         Comparison(

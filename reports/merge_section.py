@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -27,38 +26,23 @@ NOTE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class MergeTable:
-    """The comparison of all merges in one measure."""
-
-    name: str
-    table: Table
-
-
-def merge_tables(study: Study) -> list[MergeTable]:
-    """Returns a table for each of `MEASURES` that merges recorded; an empty list without completed merges."""
+def merge_table(study: Study) -> Table | None:
+    """Returns one row per measure of `MEASURES` and merge; None where no completed merge recorded its ensemble."""
     runs = study.labelled[(study.labelled["kind"] == MERGE) & (study.labelled["status"] == Status.COMPLETED)]
-    return [
-        MergeTable(name=title(name), table=_table(study, runs, name)) for name in MEASURES if _has(study, f"test@ensemble/{name}")
-    ]
-
-
-def _has(study: Study, measure: str) -> bool:
-    return measure in study.by_run
-
-
-def _table(study: Study, runs: pd.DataFrame, name: str) -> Table:
-    cells = study.cells[study.cells["cell"].isin(runs["cell"])].head(MAX_ROWS)
-    found = [list(_values(study, runs[runs["cell"] == cell], name)) for cell in cells["cell"]]
-    headers = [*label_headers(study), "seeds", title(name), *(f"minus {words}" for words in OTHERS.values())]
-    columns = [*label_values(study, cells), *zip(*found, strict=True)]
-    return Table(
-        headers=headers,
-        num_labels=len(label_headers(study)),
-        rows=list(zip(*columns, strict=True)),
-        cells=[[int(cell)] for cell in cells["cell"]],
-        name=f"merges-{name}",
-    ).without_empty_columns()
+    measures = [name for name in MEASURES if f"test@ensemble/{name}" in study.by_run]
+    if runs.empty or not measures:
+        return None
+    cells = study.cells[study.cells["cell"].isin(runs["cell"])]
+    cells = cells.head(MAX_ROWS // len(measures))
+    labels = list(zip(*label_values(study, cells), strict=True))
+    rows, of_rows = [], []
+    for name in measures:
+        for cell, own in zip(cells["cell"], labels, strict=True):
+            rows.append([*own, Value(text=title(name)), *_values(study, runs[runs["cell"] == cell], name)])
+            of_rows.append([int(cell)])
+    headers = [*label_headers(study), "measure", "seeds", "merge", *(f"minus {words}" for words in OTHERS.values())]
+    table = Table(headers=headers, num_labels=len(label_headers(study)) + 1, rows=rows, cells=of_rows, name="merges")
+    return table.without_empty_columns()
 
 
 def _values(study: Study, runs: pd.DataFrame, name: str) -> Iterator[Value]:

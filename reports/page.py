@@ -19,7 +19,7 @@ from pruneyard.reports.gallery import gallery
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.matched import Budget, at_budget
-from pruneyard.reports.merge_section import NOTE, merge_tables
+from pruneyard.reports.merge_section import NOTE, merge_table
 from pruneyard.reports.probe_tables import ProbeTable, probe_measures, probe_tables
 from pruneyard.reports.records import Status
 from pruneyard.reports.run_data import run_data
@@ -102,7 +102,7 @@ def render(study: Study, *, live: str = "", remark: str = "") -> str:
         evidence=evidence_section(study),
         trust=trust,
         probes=probes,
-        merges=merge_tables(study),
+        merges=merge_table(study),
         merges_note=NOTE,
         figures=drawn,
         gallery=gallery(study),

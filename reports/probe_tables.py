@@ -11,11 +11,8 @@ from pruneyard.reports import formats, summary
 from pruneyard.reports.charts.figure import Figure, undrawn
 from pruneyard.reports.charts.probes import probe_figures
 from pruneyard.reports.glossary import measure_title
-from pruneyard.reports.study import Study
+from pruneyard.reports.study import PROBE, Study
 from pruneyard.reports.tables import MAX_ROWS, Table, Value, label_headers, label_values
-
-PROBE = "probe"
-"""The kind of runs that probe earlier runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +62,20 @@ def _measures(study: Study, name: str) -> list[str]:
 
 def _table(study: Study, cells: pd.DataFrame, measures: list[str]) -> Table:
     values = summary.cell_table(study.labelled, study.finals, measures).set_index("cell").loc[cells["cell"]]
-    columns = label_values(study, cells)
+    headers, columns = label_headers(study), label_values(study, cells)
+    # The heading names the probe.
+    kept = [place for place, header in enumerate(headers) if header != "method" or len(headers) == 1]
+    labels, columns = [headers[place] for place in kept], [columns[place] for place in kept]
     for measure in measures:
         numbers = zip(values[measure], values[f"{measure}_low"], values[f"{measure}_high"], strict=True)
         estimates = [formats.estimate(mean, low, high) for mean, low, high in numbers]
         columns.append([Value(text=text, half=half) for text, half in estimates])
     # A split such as `path_matched` is read as words.
     titles = [measure_title("/".join((split.replace("_", " "), name))) for split, _, name in (m.partition("/") for m in measures)]
-    headers = [*label_headers(study), *titles]
+    headers = [*labels, *titles]
     return Table(
         headers=headers,
-        num_labels=len(label_headers(study)),
+        num_labels=len(labels),
         rows=list(zip(*columns, strict=True)),
         cells=[[int(cell)] for cell in cells["cell"]],
     ).without_empty_columns()

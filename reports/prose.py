@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -104,7 +105,10 @@ def summary_note(study: Study, *, calibrators_follow: bool = False) -> str:
     """
     parts = []
     if study.measures and study.cells[study.measures].notna().any(axis=None):
-        parts.append("Mean over seeds ± half width of the 95% t interval; values without ± have a single seed.")
+        alone = "have a single seed"
+        if any(num > 1 and math.isnan(low) for num, low in _ends(study)):
+            alone = "have a single seed, or seeds that all rest on one first run"
+        parts.append(f"Mean over seeds ± half width of the 95% t interval; values without ± {alone}.")
         has_calibrators = (study.cells["kind"] == CALIBRATE).any() and not calibrators_follow
         calibrators = ", or for calibrators on the same input runs" if has_calibrators else ""
         parts.append(f"Bold: the interval lies beyond all others on the same data and model{calibrators}.")
@@ -121,6 +125,12 @@ def summary_note(study: Study, *, calibrators_follow: bool = False) -> str:
         first, by = ("best", f" by {measure_title(measure)}") if measure else ("first", "")
         parts.append(f"Rows: the {first} {MAX_ROWS:,} of {num:,} settings{by}; `pruneyard export` writes all.")
     return " ".join(parts)
+
+
+def _ends(study: Study) -> list[tuple[int, float]]:
+    """Returns the number of seeds and the lower end of the interval of every value of the summary."""
+    tables = [study.cells[["num_seeds", f"{name}_low"]][study.cells[name].notna()] for name in study.measures]
+    return [(int(num), float(low)) for table in tables for num, low in table.itertuples(index=False)]
 
 
 def _floor(study: Study) -> str:

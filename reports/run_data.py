@@ -11,6 +11,7 @@ import pandas as pd
 
 from pruneyard.reports.cells import flat_spec
 from pruneyard.reports.charts.figure import config
+from pruneyard.reports.charts.learning import further_curves
 from pruneyard.reports.glossary import bounds, cost_names, measure_title
 from pruneyard.reports.leading import CHOSEN_BY
 from pruneyard.reports.statistics.intervals import half_width
@@ -63,6 +64,7 @@ def run_data(study: Study) -> dict[str, Any]:
         "settings": settings,
         "errors": distinct,
         "curve": _curves(study),
+        "learning": further_curves(study),
         "config": config("legend"),
         "folders": [str(folder.path) for folder in study.folders],
     }

@@ -28,8 +28,14 @@ def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame, measure: str,
 
     Includes only steps that every completed seed of the cell evaluated, and at most `max_points` of them, evenly spaced.
     """
-    frame = history[history["measure"] == measure].merge(completed(labelled), on="run_key")
+    own = labelled.loc[labelled["status"] == Status.COMPLETED, ["run_key", "cell", "outer"]]
+    frame = history[history["measure"] == measure].merge(own, on="run_key")
     frame["lost"] = frame["value"].isna()
+    # Runs that rest on the same first run count as one, by their mean; those that lack a step leave it out for all.
+    frame = frame[frame.groupby(["cell", "step"])["value"].transform("size") == frame["cell"].map(_most_at_one_step(frame))]
+    frame = frame.groupby(["cell", "step", "outer"], sort=False).agg(
+        epoch=("epoch", "first"), value=("value", "mean"), lost=("lost", "any")
+    ).reset_index()
     grouped = frame.groupby(["cell", "step"])
     points = grouped.agg(
         epoch=("epoch", "first"),
@@ -38,7 +44,6 @@ def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame, measure: str,
         num=("value", "size"),
         lost=("lost", "any"),
     ).reset_index()
-    points = points[points["num"] == points.groupby("cell")["num"].transform("max")]
     half = half_width(points["sd"], points["num"])
     # pandas' mean skips NaN, so a seed that diverged would silently drop out of it.
     points["mean"] = points["mean"].mask(points["lost"])
@@ -46,6 +51,12 @@ def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame, measure: str,
     points["high"] = points["mean"] + half
     kept = [_spread(group, max_points) for _, group in points.groupby("cell")]
     return pd.concat(kept, ignore_index=True) if kept else points
+
+
+def _most_at_one_step(frame: pd.DataFrame) -> pd.Series[int]:
+    """Returns the largest number of runs that evaluated the same step, by cell."""
+    sizes: pd.Series[int] = frame.groupby(["cell", "step"]).size().groupby(level="cell").max()
+    return sizes
 
 
 def _spread(points: pd.DataFrame, max_points: int) -> pd.DataFrame:

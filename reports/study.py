@@ -26,7 +26,8 @@ from pruneyard.reports.store import Store
 
 DENSE = "dense"
 CALIBRATE = "calibrate"
-"""The kind of runs that calibrate earlier runs."""
+PROBE = "probe"
+"""The kinds of runs that calibrate, and that probe, earlier runs."""
 FOLDER = "folder"
 """The column that tells apart settings of several folders."""
 _SIZES = ("density", "ipc")
@@ -186,13 +187,21 @@ class Study:
 
     @cached_property
     def drawn(self) -> pd.DataFrame:
-        """The cells that charts draw: all of them unless there are very many; see `leading.drawn`."""
-        return leading.drawn(self.cells, self.ranks)
+        """The cells that charts draw: all but probes, unless there are very many; see `leading.drawn`.
+
+        Calibrators, which may be many times as many as the networks that they calibrate, take no place of these.
+        """
+        kinds = self.cells["kind"]
+        others = [kinds.isin([CALIBRATE]), ~kinds.isin([CALIBRATE, PROBE])]
+        return pd.concat([leading.drawn(self.cells[own], self.ranks[own]) for own in others]).sort_index()
 
     @cached_property
     def drawn_note(self) -> str:
         """Which cells charts draw, as a sentence that follows a caption; an empty text if all are."""
-        return leading.note(self.cells, self.drawn, measure=leading.selection_measure(self.finals))
+        cells, drawn = (
+            table if self.calibrates_only else table[~table["kind"].isin([CALIBRATE, PROBE])] for table in (self.cells, self.drawn)
+        )
+        return leading.note(cells, drawn, measure=leading.selection_measure(self.finals))
 
     @cached_property
     def drawn_runs(self) -> pd.DataFrame:

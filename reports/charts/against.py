@@ -34,8 +34,9 @@ def against_ipc(study: Study, measure: str) -> list[Figure]:
 def _figure(study: Study, measure: str, *, x: str, title: str) -> list[Figure]:
     table = study.measured(measure)
     table = table[table["cell"].isin(study.drawn["cell"])]
-    if measure.endswith("/accuracy"):
+    if measure.endswith("/accuracy") or not study.calibrates_only:
         # Most calibrators keep the class that is predicted, so their points would lie on each other.
+        # Beside the networks that they calibrate, they have a section of their own.
         table = table[table["kind"] != CALIBRATE]
     # Over images per class there is no dense reference.
     is_dense = (table["method"] == DENSE) & (x == "density")
@@ -113,8 +114,9 @@ def _rows(
     title = f"{measure_title(measure)} {location}"
     domain = marks.domain(measure, pd.concat([points, dense]) if len(dense) else points)
     scale = alt.Scale(domain=list(domain), nice=False)
-    across = alt.X("mean:Q", title=title, scale=scale)
-    span = {"x": alt.X("low:Q", title=title, scale=scale), "x2": alt.X2("high:Q")}
+    ticks = alt.Axis(tickCount=5, labelSeparation=8)
+    across = alt.X("mean:Q", title=title, scale=scale, axis=ticks)
+    span = {"x": alt.X("low:Q", title=title, scale=scale, axis=ticks), "x2": alt.X2("high:Q")}
     names = [name for name in styles if name in set(points["series"])]
     axis = alt.Axis(grid=True, domain=False, ticks=False, labelLimit=200, labelOverlap=False)
     base = alt.Chart(marks.rows(points, _COLUMNS)).encode(

@@ -22,8 +22,9 @@ def cost(study: Study, measure: str) -> list[Figure]:
     """Returns the figure with one panel per cost in which cells differ; an empty list if there is none."""
     table = study.measured(measure)
     table = table[table["cell"].isin(study.drawn["cell"])]
-    if measure.endswith("/accuracy"):
+    if measure.endswith("/accuracy") or not study.calibrates_only:
         # Most calibrators keep the class that is predicted, so their accuracy says nothing about their cost.
+        # Beside the networks that they calibrate, they have a section of their own.
         table = table[table["kind"] != CALIBRATE]
     names = cost_names(study.cells["kind"])
 

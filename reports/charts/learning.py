@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -11,15 +13,17 @@ import pandas as pd
 from pruneyard.reports import palette, series
 from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Chart, Figure, Plot, draw
-from pruneyard.reports.glossary import measure_title
+from pruneyard.reports.glossary import bounds, measure_title
 from pruneyard.reports.study import DENSE, Study
 
-_COLUMNS = ["epoch", "mean", "low", "high", "num", "line"]
+_COLUMNS = ["epoch", "mean", "low", "high", "num", "line", "cell"]
 _NAMES = ("accuracy", "nll")
 _SPLITS = ("val", "test", "train")
 _EXPLORED = "train/explored"
 _POINTS, _FEWEST_POINTS = 2_500, 15
 """Points of all lines of one figure together, as far as each line keeps enough of them."""
+MAX_CHOICES = 12_000
+"""Points of all lines of all measures that a reader may choose."""
 MAX_OTHERS = 4  # figures of what training functions report beside accuracy and NLL
 
 
@@ -51,6 +55,32 @@ def _default_figures(study: Study) -> list[Figure]:
     points |= others
     chosen += drawn
     return [figure for measure in chosen if measure for figure in _figure(study, measure, points[measure])]
+
+
+def further_curves(study: Study) -> dict[str, Any]:
+    """Returns the curves of all measures that a reader may choose in place of those drawn, as compact JSON.
+
+    `titles` and `bounds` by measure; `curves` by measure and cell: lists of epochs, means, and ends of intervals. As many measures
+    as `MAX_CHOICES` points allow, those of `_NAMES` first; empty where no run was evaluated more than once.
+    """
+    repeated = study.history.duplicated(["run_key", "measure"]) & study.history["run_key"].isin(study.drawn_runs["run_key"])
+    order = {name: place for place, name in enumerate(_NAMES)}
+    names = sorted(study.history.loc[repeated, "measure"].unique(), key=lambda name: (order.get(name.partition("/")[2], 9), name))
+    found: dict[str, Any] = {"titles": [], "bounds": [], "curves": []}
+    num_points = 0
+    for measure in names:
+        points = _points(study, measure)
+        num_points += len(points)
+        if len(points) and num_points <= MAX_CHOICES:
+            lines = points.groupby("cell", sort=False)
+            found["titles"].append(measure_title(measure))
+            found["bounds"].append([bound if math.isfinite(bound) else None for bound in bounds(measure)])
+            found["curves"].append({str(cell): [_short(own[name]) for name in _COLUMNS[:4]] for cell, own in lines})
+    return found
+
+
+def _short(values: pd.Series[float]) -> list[float | None]:
+    return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values]
 
 
 def _reported_by_functions(study: Study) -> list[str]:
@@ -149,7 +179,7 @@ def _chart(
         .encode(y=alt.Y("bottom:Q", title=measure_title(measure), scale=scale, axis=axis), y2="high:Q")
     )
     lines = base.mark_line(strokeWidth=1.8, clip=True).encode(y=up)
-    reference = alt.Chart(marks.rows(dense, [*_COLUMNS, "cell"])).mark_line(
+    reference = alt.Chart(marks.rows(dense, _COLUMNS)).mark_line(
         color=palette.REFERENCE, strokeDash=marks.DASHES, strokeWidth=1.5, clip=True
     )
     layers = [reference.encode(x="epoch:Q", y=up, detail="cell:N")] if len(dense) else []

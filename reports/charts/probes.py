@@ -18,12 +18,14 @@ from pruneyard.reports.study import Study
 
 MAX_LINES = 24
 MAX_CELLS_OF_MATRIX = 40  # runs on one side of a matrix
+MAX_CELLS_WITH_NUMBERS = 6  # columns of a matrix whose cells show their values
 MAX_RANKS = 41  # points of a curve over ranks
 _RUN = ["label", "outer", "run_key"]
 
 
 def probe_figures(study: Study, name: str, cells: pd.DataFrame) -> list[Figure]:
     """Returns the figures of one probe. cells: those of `Study.cells` that this probe measured."""
+    cells = cells.assign(label=_of_input(list(cells["label"]), name))
     match name:
         case "shift":
             return shifts(study, cells)
@@ -53,6 +55,13 @@ def probe_figures(study: Study, name: str, cells: pd.DataFrame) -> list[Figure]:
             return hypotheses(study, cells)
         case _:
             return []  # the table says all: traces and eigenvalues, numbers of functions
+
+
+def _of_input(labels: Sequence[str], name: str) -> list[str]:
+    """Returns labels without the name of the probe and the word that a setting is that of its input, which every one has."""
+    parts = [[part.removeprefix("input's ") for part in label.split(" · ") if part != name] for label in labels]
+    short = [" · ".join(each) or label for each, label in zip(parts, labels, strict=True)]
+    return short if len(set(short)) == len(set(labels)) else list(labels)
 
 
 def shifts(study: Study, cells: pd.DataFrame) -> list[Figure]:
@@ -393,4 +402,10 @@ def _matrix(
         )
         .properties(height=max(90, 16 * table["row"].nunique()))
     )
-    return Plot(title=title, words=words, chart=chart)
+    if table["column"].nunique() > MAX_CELLS_WITH_NUMBERS:
+        return Plot(title=title, words=words, chart=chart)
+    dark = f"datum.value > {(smallest + largest) / 2}"
+    # The colour of the text around the chart, which is dark on a light page.
+    ink = alt.condition(dark, alt.value("white"), alt.value("currentColor"))
+    numbers = chart.mark_text(fontSize=10).encode(text=alt.Text("value:Q", format=".2f"), opacity=alt.value(1), color=ink)
+    return Plot(title=title, words=words, chart=alt.layer(chart, numbers))

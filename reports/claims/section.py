@@ -38,6 +38,7 @@ class ClaimsSection:
     """Tables of the section; None if empty. `num_left_out` is the number of rows from other setups that are not shown."""
 
     nearest: Table | None
+    is_compared: bool  # whether any number of `nearest` is comparable with the study's
     further: Table | None
     elsewhere: Table | None
     gains: Table | None
@@ -70,6 +71,7 @@ def claims_section(study: Study, claims: Claims | None = None) -> ClaimsSection 
         return None
     return ClaimsSection(
         nearest=_comparison_table(nearest, study) if nearest else None,
+        is_compared=any(pair.verdict.word is not Word.NOT_COMPARABLE for pair in nearest),
         further=_comparison_table(others, study) if others else None,
         elsewhere=_elsewhere_table(shown, claims) if shown else None,
         gains=_gains_table(gains, claims) if gains else None,

@@ -56,7 +56,27 @@ function estimateOf(cell, column) {
   return {mean, low: half === null ? null : mean - half, high: half === null ? null : mean + half};
 }
 
+// Learning curves of another metric, which the page brings along.
+const isCurve = (spec) => Object.values(spec.datasets ?? {}).flat().some((row) => "epoch" in row && "cell" in row);
+
+function withCurves(spec, title) {
+  const place = data.learning.titles.indexOf(title);
+  const curves = data.learning.curves[place];
+  const datasets = Object.fromEntries(Object.entries(spec.datasets).map(([name, rows]) => {
+    const firsts = new Map(rows.map((row) => [row.cell, row]));
+    return [name, [...firsts].flatMap(([cell, row]) => {
+      const [epochs, means, lows, highs] = curves[cell] ?? [[], [], [], []];
+      return epochs.map((epoch, at) => ({...row, epoch, mean: means[at], low: lows[at], high: highs[at]}));
+    })];
+  }));
+  // One axis for all panels, as in the chart that the page draws.
+  const values = Object.values(curves).flatMap(([, ...lists]) => lists.flat()).filter((value) => value !== null);
+  rescale(spec, title, values, data.learning.bounds[place]);
+  return {...spec, datasets};
+}
+
 function withMetric(spec, title) {
+  if (isCurve(spec)) return withCurves(spec, title);
   const place = data.measures.indexOf(title);
   const datasets = Object.fromEntries(Object.entries(spec.datasets).map(([name, rows]) => [name, rows.flatMap((row) => {
     if (!("label" in row && "mean" in row)) return [row];
@@ -64,20 +84,29 @@ function withMetric(spec, title) {
     return found === null ? [] : [{...row, ...found}];
   })]));
   const values = Object.values(datasets).flat().flatMap((row) => [row.mean, row.low, row.high]).filter(Number.isFinite);
-  const [lowest, highest] = data.bounds[place].map((bound, end) => bound ?? [-Infinity, Infinity][end]);
+  rescale(spec, title, values, data.bounds[place]);
+  return {...spec, datasets};
+}
+
+// Gives the axis of means the title and the range of another metric.
+function rescale(spec, title, values, bounds) {
+  const [lowest, highest] = bounds.map((bound, end) => bound ?? [-Infinity, Infinity][end]);
   const clipped = values.map((value) => Math.min(Math.max(value, lowest), highest));
   const [low, high] = [Math.min(...clipped), Math.max(...clipped)];
   const margin = 0.05 * (high - low) || 0.05 * Math.abs(high) || 0.01;
+  const domain = [Math.max(lowest, low - margin), Math.min(highest, high + margin)];
   for (const unit of unitsOf(spec)) {
+    // A band is cut at the end of the axis.
+    for (const step of unit.transform ?? []) if (step.as === "bottom") step.calculate = `isValid(datum.low) ? max(datum.low, ${domain[0]}) : null`;
     for (const name of CHANNELS) {
       const channel = unit.encoding?.[name];
-      if (!["mean", "low"].includes(channel?.field)) continue;
+      if (!["mean", "low", "bottom"].includes(channel?.field)) continue;
       channel.title = title;
-      channel.scale = {domain: [Math.max(lowest, low - margin), Math.min(highest, high + margin)], nice: false};
+      channel.scale = {domain, nice: false};
+      if (channel.axis?.values) channel.axis = {...channel.axis, values: undefined};
     }
     for (const told of [unit.encoding?.tooltip ?? []].flat()) if (told.field === "mean") Object.assign(told, {title, format: ".4~g"});
   }
-  return {...spec, datasets};
 }
 
 function withScale(spec, name, log) {
@@ -133,25 +162,34 @@ function fillBar(box) {
   };
   const values = specs.flatMap((spec) => scaledOf(spec, "y").concat(scaledOf(spec, "x"))).find((channel) => ["mean", "low"].includes(channel.field));
   // A chart at one density says it in the title of its axis.
-  const own = values && data.measures.find((name) => values.title === name || values.title.startsWith(`${name} at `));
-  if (own && specs.every(takesMetric)) {
-    const heading = box.parentElement.querySelector("h2, h3");
-    const capital = (text) => text[0].toUpperCase() + text.slice(1);
+  const ofCurves = specs.every(isCurve);
+  const known = ofCurves ? data.learning.titles : data.measures.filter((_, place) => new Set(data.values[place]).size > 1);
+  const own = values && (ofCurves ? known : data.measures).find((name) => values.title === name || values.title.startsWith(`${name} at `));
+  const heading = box.parentElement.querySelector("h2, h3");
+  if (own && (ofCurves ? heading.textContent.endsWith(own) : specs.every(takesMetric))) {
+    const capital = (text) => ofCurves ? text : text[0].toUpperCase() + text.slice(1);
     let shown = capital(own);
-    const names = data.measures.filter((_, place) => new Set(data.values[place]).size > 1);
     bar.append(element("label", {}, "Metric ", element("select", {onchange: (event) => {
       choice.metric = event.target.value === own ? null : event.target.value;
+      if (ofCurves) {
+        // Another metric begins with a linear axis.
+        if (choice.metric === null) delete choice.logs.y;
+        else choice.logs.y = false;
+        const log = bar.querySelector("input[data-axis=y]");
+        if (log) log.checked = choice.metric === null && specs.some((spec) => isLog(spec, "y"));
+      }
       heading.textContent = heading.textContent.replace(shown, capital(event.target.value));
       shown = capital(event.target.value);
       changed();
-    }}, ...names.map((name) => element("option", {selected: name === own}, name)))));
+    }}, ...known.map((name) => element("option", {selected: name === own}, name)))));
   }
   for (const [name, word] of [["x", "horizontal"], ["y", "vertical"]]) {
     const numbers = specs.flatMap((spec) => numbersOf(spec, name));
     if (!numbers.length || Math.min(...numbers) <= 0 || (Math.max(...numbers) < 3 * Math.min(...numbers) && !specs.some((spec) => isLog(spec, name)))) continue;
-    bar.append(element("label", {}, element("input", {type: "checkbox", checked: specs.some((spec) => isLog(spec, name)),
+    bar.append(element("label", {}, element("input", {type: "checkbox", "data-axis": name, checked: specs.some((spec) => isLog(spec, name)),
       onchange: (event) => { choice.logs[name] = event.target.checked; changed(); }}), ` log ${word}`));
   }
+  if (!specs.some((spec) => CHANNELS.some((name) => scaledOf(spec, name).length))) return;  // nothing but names on both axes
   const zoom = (text, label, factor) => element("button", {type: "button", "aria-label": label, title: `${label}. Or drag to move, hold Alt while scrolling to zoom, double-click for the whole.`,
     onclick: () => box.querySelectorAll("figure").forEach((figure) => { const own = drawn.get(figure); if (own) zoomBy(own.view, own.signals, factor); })}, text);
   bar.append(element("span", {class: "zoom"}, zoom("+", "Zoom in", 1.6), zoom("−", "Zoom out", 1 / 1.6), zoom("Whole", "Show the whole", 0)));

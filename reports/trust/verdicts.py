@@ -93,12 +93,13 @@ def at_the_floor(study: Study, found: Sequence[Comparison]) -> Verdict | None:
     if len(names) == len(judged) > 1:
         text = f"No evidence of miscalibration for any of the {len(judged)}: every ECE is at the noise floor {test}"
         return Verdict(text=text, short=text)
-    of = f"No evidence of miscalibration for {len(names)} of {len(judged)}"
-    are = "its ECE is" if len(names) == 1 else "their ECE is"
-    return Verdict(
-        text=f"{of}: {formats.listed(names, limit=MAX_NAMED)}; {are} at the noise floor {test}",
-        short=f"{of}, whose ECE is at the noise floor {test}",
-    )
+    short = f"No evidence of miscalibration for {len(names)} of {len(judged)}, whose ECE is at the noise floor {test}"
+    # The fewer are named.
+    others = [name for (name, _), p_value in zip(judged, corrected, strict=True) if p_value < LEVEL]
+    told = f"These are: {formats.listed(names, limit=MAX_NAMED)}."
+    if len(others) < len(names):
+        told = f"Above it: {formats.listed(others, limit=MAX_NAMED)}."
+    return Verdict(text=f"{short} {told}", short=short)
 
 
 def _named(comparison: Comparison, cell: CalibratedCell, found: Sequence[Comparison]) -> str:
@@ -162,5 +163,7 @@ def _against_none(
 def _counts(counted: dict[str, int], num_inputs: int, *, limit: int = MAX_NAMED) -> str:
     """Returns calibrators, the most frequent first, with the number of inputs where there are several."""
     ordered = sorted(counted, key=lambda name: -counted[name])
-    texts = [name if num_inputs == 1 else f"{name} (on {counted[name]} of {num_inputs} inputs)" for name in ordered]
+    texts = [name if num_inputs == 1 else f"{name} ({counted[name]})" for name in ordered]
+    if num_inputs > 1:
+        texts[0] = f"{ordered[0]} (on {counted[ordered[0]]} of {num_inputs} inputs)"
     return formats.listed(texts, limit=limit)

@@ -8,6 +8,7 @@ import pytest
 from chromium import MARKS, emulate, resize
 from made_up_chain import write_chain
 from made_up_study import write_study
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -177,6 +178,61 @@ def test_a_chart_shows_another_metric_a_linear_axis_and_a_part(browser, page, fo
     WebDriverWait(browser, WAIT_S).until(lambda driver: sorted(driver.execute_script(read)["ticks"]) == sorted(ticks))
     emulate(browser, media="print")
     assert browser.find_element("css selector", "#against-density .live").is_displayed()  # the chart as chosen
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+
+
+def test_learning_curves_show_another_metric_and_each_panel_zooms_alone_until_it_is_reset(browser, page, folder):
+    """The last point of a line, read by its axis, is the mean of the chosen metric; a drag moves the axes of one panel."""
+    opened(browser, page)
+    browser.execute_script("document.querySelector('#learning-val-accuracy figure').scrollIntoView()")
+    read = """
+        return [...document.querySelectorAll('#learning-val-accuracy figure')].map((figure) => {
+            const texts = (role) => [...figure.querySelectorAll('.live .' + role + ' text')];
+            const at = (node) => node.getAttribute('transform').match(/[-\\d.]+/g).map(Number);
+            return {
+                name: figure.querySelector('h3').textContent,
+                titles: texts('role-axis-title').map((node) => node.textContent),
+                ticks: texts('role-axis-label').map((node) => [Number(node.textContent), ...at(node)]),
+                ends: [...figure.querySelectorAll('.live .mark-line path')].map(
+                    (path) => path.getAttribute('d').match(/[-\\d.]+/g).map(Number).at(-1)),
+            };
+        });
+    """
+
+    def wait(condition):
+        WebDriverWait(browser, WAIT_S).until(lambda driver: condition(panels()))
+
+    def panels():
+        found = browser.execute_script(read)
+        return [{**panel, "ticks": sorted(panel["ticks"])} for panel in found]  # Vega puts labels back in another order
+
+    wait(lambda found: all(panel["ends"] for panel in found))
+    select = browser.find_element("css selector", "#learning-val-accuracy .axes select")
+    browser.execute_script("arguments[0].value = 'val NLL'; arguments[0].dispatchEvent(new Event('change'))", select)
+    wait(lambda found: all("val NLL" in panel["titles"] for panel in found))
+    assert browser.find_element("css selector", "#learning-val-accuracy h2").text == "Learning curves: val NLL"
+    rigl = next(panel for panel in panels() if panel["name"] == "rigl")
+    (first, _, low), *_, (last, _, high) = [tick for tick in rigl["ticks"] if tick[1] < 0]
+    shown = sorted(first + (y + 3 - low) * (last - first) / (high - low) for y in rigl["ends"])
+    study = Study.read([folder])
+    cell_of = study.cells.set_index("cell").loc[study.labelled["cell"]]
+    own = study.by_run["val/nll"].reindex(study.labelled["run_key"])
+    means = own.groupby(study.labelled["cell"].to_numpy()).mean()
+    expected = sorted(means[cell] for cell in set(cell_of.index) if cell_of["method"][cell].iloc[0] in ("rigl", "dense"))
+    assert shown == pytest.approx(expected, abs=0.02 * (last - first))
+
+    before = panels()
+    panel = browser.find_elements("css selector", "#learning-val-accuracy figure .live svg.marks")[1]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", panel)
+    ActionChains(browser).move_to_element(panel).click_and_hold().move_by_offset(60, 25).release().perform()
+    wait(lambda found: found[1]["ticks"] != before[1]["ticks"])
+    assert panels()[0]["ticks"] == before[0]["ticks"], "the other panel stays"
+    ActionChains(browser).double_click(panel).perform()
+    wait(lambda found: found[1]["ticks"] == before[1]["ticks"])
+    press(browser, "#learning-val-accuracy .zoom button", "+")
+    wait(lambda found: all(panel["ticks"] != old["ticks"] for panel, old in zip(found, before, strict=True)))
+    press(browser, "#learning-val-accuracy .zoom button", "Whole")
+    wait(lambda found: [panel["ticks"] for panel in found] == [old["ticks"] for old in before])
     assert [entry["message"] for entry in browser.get_log("browser")] == []
 
 

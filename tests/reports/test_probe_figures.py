@@ -9,7 +9,7 @@ from scipy import stats
 
 from pruneyard.reports.charts.probes import overlaps, paths, probe_figures, shifts
 from pruneyard.reports.layout import RunFolder
-from pruneyard.reports.merge_section import merge_tables
+from pruneyard.reports.merge_section import merge_table
 from pruneyard.reports.page import render
 from pruneyard.reports.probe_tables import probe_tables
 from pruneyard.reports.records import CurveRow
@@ -207,10 +207,11 @@ def write_merges(folder, differences):
 
 def test_merges_are_compared_with_their_members_and_ensemble_on_the_same_runs(tmp_path):
     differences = [-0.010, -0.012, -0.011]
-    (found,) = merge_tables(write_merges(tmp_path, differences))
+    table = merge_table(write_merges(tmp_path, differences))
+    assert table is not None
     # No run recorded its best member.
-    assert found.table.headers[-4:] == ["seeds", "accuracy", "minus mean member", "minus ensemble"]
-    (row,) = found.table.rows
+    assert table.headers[-5:] == ["measure", "seeds", "merge", "minus mean member", "minus ensemble"]
+    (row,) = table.rows
     seeds, own, mean_member, ensemble = row[-4:]
     assert seeds.text == "3"
     low, high = stats.t.interval(0.95, 2, np.mean(differences), stats.sem(differences))
@@ -220,6 +221,7 @@ def test_merges_are_compared_with_their_members_and_ensemble_on_the_same_runs(tm
 
 
 def test_an_interval_that_holds_0_has_no_colour_and_a_study_without_merges_no_section(tmp_path):
-    (found,) = merge_tables(write_merges(tmp_path / "merges", [-0.01, 0.02, -0.01]))
-    assert found.table.rows[0][-1].tone == ""
-    assert merge_tables(write_probes(tmp_path / "probes", "heavy_tail")) == []
+    table = merge_table(write_merges(tmp_path / "merges", [-0.01, 0.02, -0.01]))
+    assert table is not None
+    assert table.rows[0][-1].tone == ""
+    assert merge_table(write_probes(tmp_path / "probes", "heavy_tail")) is None
