@@ -84,7 +84,7 @@ def _compared(study: Study, kind: str, baseline: str, *, measure: str) -> list[C
 
 
 def _sentence(rows: pd.DataFrame, series: Sequence[str], *, baseline: str, name: str, limit: int) -> str:
-    """Returns in how many of its comparisons each series is better or worse, the best series first; names `limit` of each sort."""
+    """Returns in how many of its comparisons each series is better or worse, the best first; names `limit` of each sort."""
     counted = [(name, list(rows.loc[[each == name for each in series], "verdict"])) for name in dict.fromkeys(series)]
     counted.sort(key=lambda entry: entry[1].count("worse") - entry[1].count("better"))
     told = [f"{name} is {words}" for name, verdicts in counted if (words := _counts(verdicts))]

@@ -29,7 +29,9 @@ def estimate(mean: float, low: float, high: float) -> tuple[str, str]:
         return f"{mean:.4f}", "0"
     # Two significant digits of the half width, at most six decimals.
     decimals = min(max(1 - math.floor(math.log10(half)), 0), 6)
-    return f"{mean:.{decimals}f}", f"{half:.{decimals}f}"
+    text = f"{mean:.{decimals}f}"
+    # A small negative mean rounds to a zero without a sign.
+    return text.lstrip("-") if float(text) == 0 else text, f"{half:.{decimals}f}"
 
 
 def amount(value: float | None, unit: str = "") -> str:

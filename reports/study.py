@@ -198,9 +198,8 @@ class Study:
     @cached_property
     def drawn_note(self) -> str:
         """Which cells charts draw, as a sentence that follows a caption; an empty text if all are."""
-        cells, drawn = (
-            table if self.calibrates_only else table[~table["kind"].isin([CALIBRATE, PROBE])] for table in (self.cells, self.drawn)
-        )
+        left_out = [PROBE] if self.calibrates_only else [CALIBRATE, PROBE]
+        cells, drawn = (table[~table["kind"].isin(left_out)] for table in (self.cells, self.drawn))
         return leading.note(cells, drawn, measure=leading.selection_measure(self.finals))
 
     @cached_property

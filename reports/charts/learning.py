@@ -60,8 +60,8 @@ def _default_figures(study: Study) -> list[Figure]:
 def further_curves(study: Study) -> dict[str, Any]:
     """Returns the curves of all measures that a reader may choose in place of those drawn, as compact JSON.
 
-    `titles` and `bounds` by measure; `curves` by measure and cell: lists of epochs, means, and ends of intervals. As many measures
-    as `MAX_CHOICES` points allow, those of `_NAMES` first; empty where no run was evaluated more than once.
+    `titles` and `bounds` by measure; `curves` by measure and cell: lists of epochs, means and ends of intervals. As many as
+    `MAX_CHOICES` points allow, those of `_NAMES` first; empty where no run was evaluated more than once.
     """
     repeated = study.history.duplicated(["run_key", "measure"]) & study.history["run_key"].isin(study.drawn_runs["run_key"])
     order = {name: place for place, name in enumerate(_NAMES)}

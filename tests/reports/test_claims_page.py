@@ -76,6 +76,8 @@ def test_another_set_up_is_not_comparable_and_says_why(tmp_path):
     write_runs(tmp_path, [0.928, 0.930, 0.931], spec=short)
     text, _ = section(tmp_path)
     assert "not comparable epochs: 10 (this study), 250 (published)" in text
+    assert "so nothing is judged." in text
+    assert " published numbers of the same method, data and model beside this study" in text
     assert " reached" not in text
     assert " missed" not in text
 

@@ -15,6 +15,7 @@ from pruneyard.testing.cases import each_case
         ((0.5, math.nan, math.nan), ("0.5000", "")),
         ((math.nan, math.nan, math.nan), ("n/a", "")),
         ((0.5, 0.5, 0.5), ("0.5000", "0")),
+        ((-0.0004, -0.1, 0.0992), ("0.000", "0.100")),  # no zero has a sign
     ],
 )
 def test_as_many_digits_as_the_interval_supports(triple, expected):

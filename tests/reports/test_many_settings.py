@@ -54,6 +54,26 @@ def test_without_a_val_measure_the_first_series_are_drawn(tmp_path):
     assert "the first 24 of 30 series." in study.drawn_note
 
 
+def test_probes_and_calibrators_take_no_place_of_the_networks(tmp_path):
+    """Thirty calibrators and thirty probes of each of two networks: charts still draw both networks."""
+    store = Store(RunFolder(tmp_path))
+    attempts = []
+    for method in ("rigl", "static"):
+        spec = {"method": {"name": method}}
+        attempts.append(Attempt(run=record(method, method=method, spec_json=json.dumps(spec)), metrics=[metric(0.1)], curves=[]))
+        for kind in ("probe", "calibrate"):
+            for place in range(30):
+                spec = {"input": {"runs": {"method": {"name": method}}}, "method": {"name": f"m{place}"}}
+                own = {"kind": kind, "stage": kind, "method": f"m{place}", "parent_key": method, "spec_json": json.dumps(spec)}
+                rows = [metric(0.9), metric(0.9, split="val")]
+                attempts.append(Attempt(run=record(f"{kind}{method}{place}", **own), metrics=rows, curves=[]))
+    store.write_together(attempts)
+    study = Study.read([tmp_path])
+    drawn = study.drawn["kind"].value_counts().to_dict()
+    assert drawn == {"sparse": 2, "calibrate": leading.MAX_SERIES}
+    assert study.drawn_note == "", "both networks are drawn"
+
+
 def test_nll_settles_what_accuracy_leaves_open_and_no_number_comes_last():
     cells = pd.DataFrame({"cell": list("abcde"), "field": ["one"] * 4 + ["two"]})
     labelled = pd.DataFrame({"run_key": list("abce"), "cell": list("abce")})

@@ -39,6 +39,15 @@ def test_steps_that_not_all_seeds_evaluated_are_left_out(store):
     assert list(curve(store)["step"]) == [10]
 
 
+def test_runs_on_the_same_first_run_are_one_repetition_of_a_curve(store):
+    """Two runs on one start and one on another: their means 0.2 and 0.4 give the curve 0.3, of two repetitions."""
+    for key, parent, value in (("a", "s0", 0.1), ("b", "s0", 0.3), ("c", "s1", 0.4)):
+        store.write(record(key, seed=ord(key), parent_key=parent), [metric(value)], [])
+    (point,) = curve(store).to_dict("records")
+    assert (point["mean"], point["num"]) == (pytest.approx(0.3), 2)
+    assert point["high"] - point["mean"] == pytest.approx(12.706 * math.sqrt(0.02 / 2), rel=1e-3)
+
+
 def test_long_curves_are_thinned_and_keep_both_ends(store):
     store.write(record(), [metric(0.5, step=step) for step in range(1, 1001)], [])
     points = curve(store)

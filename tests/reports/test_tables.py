@@ -1,4 +1,4 @@
-"""Columns of a table that stay visible when it scrolls."""
+"""Columns of a table: which stay visible when it scrolls, and which are left out because no row has a value."""
 
 from pruneyard.reports.tables import Table, Value
 
@@ -35,3 +35,13 @@ def test_a_column_is_as_wide_as_a_word_of_its_header():
         for header in ("lr", "momentum")
     )
     assert wide[0][1] > narrow[0][1]
+
+
+def test_columns_without_a_value_are_left_out_but_the_last_label():
+    rows = [[Value(text="\u2013"), Value(text="rigl"), Value(text="n/a"), Value(text="words"), Value(text="0")] for _ in range(2)]
+    whole = Table(headers=["stage", "method", "test ECE", "verdict", "seeds"], num_labels=2, rows=rows, texts={3})
+    kept = whole.without_empty_columns()
+    assert (kept.headers, kept.num_labels, set(kept.texts)) == (["method", "verdict", "seeds"], 1, {1})
+    assert [value.text for value in kept.rows[0]] == ["rigl", "words", "0"]
+    unnamed = Table(headers=["method", "seeds"], num_labels=1, rows=[[Value(text=""), Value(text="3")]])
+    assert unnamed.without_empty_columns().headers == ["method", "seeds"]
