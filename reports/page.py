@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from altair.utils.schemapi import debug_mode
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -31,10 +32,26 @@ MAX_OPEN_SUMMARY = 24
 """Rows of a summary that stays open where the table of calibrators below has the same rows."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """The text of a page, and what its head answers, a line a question."""
+
+    text: str
+    answers: Sequence[str] = ()
+
+
 def write_page(
     folders: Sequence[Location], out: Location, *, budget: Budget | None = None, pool: Sequence[str] = ()
 ) -> Location:
-    """Writes one self-contained page about `folders` to `out` and returns `out`.
+    """Writes one self-contained page about `folders` to `out` and returns `out`; see `write_with_answers`."""
+    write_with_answers(folders, out, budget=budget, pool=pool)
+    return out
+
+
+def write_with_answers(
+    folders: Sequence[Location], out: Location, *, budget: Budget | None = None, pool: Sequence[str] = ()
+) -> Sequence[str]:
+    """Writes one self-contained page about `folders` to `out` and returns what its head answers, a line a question.
 
     budget: show what all runs had after this budget; see `matched.at_budget`. pool: settings in which runs may differ and still
     count together; see `Study.pool`. A folder without results is allowed. Raises `ValueError` for no folders, for a path that is
@@ -47,12 +64,18 @@ def write_page(
     if budget is not None:
         study = at_budget(study, budget)
         remarks.append(f"All values are those that runs had within an equal budget of {budget.kind} {budget.amount:g}.")
-    write_durably(out, render(study, remark=" ".join(remarks)).encode())
-    return out
+    page = rendered(study, remark=" ".join(remarks))
+    write_durably(out, page.text.encode())
+    return page.answers
 
 
 def render(study: Study, *, live: str = "", remark: str = "") -> str:
-    """Returns the page as text.
+    """Returns the page as text; see `rendered`."""
+    return rendered(study, live=live, remark=remark).text
+
+
+def rendered(study: Study, *, live: str = "", remark: str = "") -> Rendered:
+    """Returns the page.
 
     live: the version of the results, for a page that is served and follows them. remark: what applies to all of its values.
     """
@@ -64,9 +87,9 @@ def render(study: Study, *, live: str = "", remark: str = "") -> str:
         lstrip_blocks=True,
     )
     if study.labelled.empty:
-        return environment.get_template("empty.html").render(
-            folders=[folder.path for folder in study.folders], num_planned=len(study.planned or ()), live=live
-        )
+        folders = [folder.path for folder in study.folders]
+        text = environment.get_template("empty.html").render(folders=folders, num_planned=len(study.planned or ()), live=live)
+        return Rendered(text=text)
     compared = comparisons(study)
     # Checking every part of a chart against the schema takes a fifth of a page's time; tests/reports/test_page.py does it.
     with debug_mode(False):
@@ -78,12 +101,13 @@ def render(study: Study, *, live: str = "", remark: str = "") -> str:
     of_trust = [figure for part in trust for figure in part.figures]
     has_charts = any(figure.panels for figure in [*drawn, *of_trust, *_of_probes(probes)])
     statuses = study.labelled["status"].value_counts()
-    return environment.get_template("page.html").render(
+    answers = prose.answers(study, compared, [verdict for part in trust for verdict in part.verdicts])
+    text = environment.get_template("page.html").render(
         live=live,
         title=", ".join(dict.fromkeys(study.labelled["study"])),
         remark=remark,
         headline=prose.headline(study),
-        answers=prose.answers(study, compared, [verdict for part in trust for verdict in part.verdicts]),
+        answers=answers,
         comparisons=compared,
         facts=prose.facts(study),
         commands=prose.commands(study),
@@ -114,6 +138,7 @@ def render(study: Study, *, live: str = "", remark: str = "") -> str:
         run_data=embeddable_json(run_data(study)),
         bundle=script_bundle() if has_charts else "",
     )
+    return Rendered(text=text, answers=answers)
 
 
 def _of_probes(probes: Sequence[ProbeTable]) -> list[Figure]:

@@ -42,7 +42,7 @@ def _answer(folder: Location, request: str, *, as_json: bool) -> int | None:
     if answer is None:
         return None
     click.echo(f"{answer.study}: all {answer.num_jobs} jobs are finished, in {folder}; nothing to run", err=True)
-    print_answer(answer, folder=place.path, page=lambda: place.report, code=ExitCode.FINISHED, as_json=as_json)
+    print_answer(answer, folder=place.path, page=lambda: (place.report, answer.answers), code=ExitCode.FINISHED, as_json=as_json)
     return ExitCode.FINISHED
 
 

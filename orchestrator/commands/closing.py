@@ -1,7 +1,7 @@
 """Prints what a call of `run` ends with: the summary, what failed or is left, the page and the fronts."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -12,14 +12,17 @@ from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.planning.finished import Answer
 from pruneyard.reports.location import Location
 
+Page = tuple[Location | None, Sequence[str]]
+"""Where the page is, and what its head answers, a line a question."""
+
 
 def print_answer(
-    answer: Answer, *, folder: Location, page: Callable[[], Location | None], code: ExitCode, as_json: bool
-) -> Location | None:
+    answer: Answer, *, folder: Location, page: Callable[[], Page], code: ExitCode, as_json: bool
+) -> Page:
     """Prints the answer on stdout, as tables or as JSON; returns the page.
 
-    page: writes the page and returns its path, None without one. It is called after the tables are printed: these do not
-        depend on it, and it takes longer.
+    page: writes the page and returns its path, None without one, and what its head answers. It is called after the tables are
+        printed: these do not depend on it, and it takes longer.
     """
     if as_json:
         written = page()
@@ -31,17 +34,22 @@ def print_answer(
         out.print(table_of(answer.columns, num_rows=answer.num_rows, width=out.width, elsewhere=elsewhere))
     for line in (*answer.notes, *answer.fronts):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
-    if (written := page()) is not None:
-        out.print(f"report: {written}", markup=False, highlight=False, soft_wrap=True)
+    path, answers = written = page()
+    for line in answers:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if path is not None:
+        out.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
     return written
 
 
-def _machine_readable(answer: Answer, *, folder: Location, page: Location | None, code: ExitCode) -> dict[str, Any]:
+def _machine_readable(answer: Answer, *, folder: Location, page: Page, code: ExitCode) -> dict[str, Any]:
+    path, answers = page
     return {
         "study": answer.study,
         "folder": str(folder),
         "exit_code": int(code),
         "jobs": answer.counts,
-        "report": None if page is None else str(page),
+        "report": None if path is None else str(path),
+        "answers": list(answers),
         "summary": answer.summary,
     }

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from pruneyard.orchestrator.commands.closing import print_answer
+from pruneyard.orchestrator.commands.closing import Page, print_answer
 from pruneyard.orchestrator.commands.program import replace_program
 from pruneyard.orchestrator.commands.spec_changes import spec_changes
 from pruneyard.orchestrator.commands.summary_table import columns_of
@@ -120,10 +121,10 @@ def print_results(
 ) -> tuple[Answer, Location | None]:
     """Writes the report, unless without it, and prints the summary; returns what was printed and the location of the report."""
     answer = _answer(results, plan)
-    page = print_answer(
-        answer, folder=results.folder.path, page=lambda: _page(results) if with_page else None, code=code, as_json=as_json
+    page, answers = print_answer(
+        answer, folder=results.folder.path, page=lambda: _page(results) if with_page else (None, ()), code=code, as_json=as_json
     )
-    return answer, page
+    return replace(answer, answers=answers), page
 
 
 def _head(
@@ -158,10 +159,13 @@ def _remember(
         logger.warning("the next call will plan the study again: %s", error)
 
 
-def _page(results: Results) -> Location | None:
+def _page(results: Results) -> Page:
     """Writes the report; returns its path, or None after a warning if it cannot be written. The results are not affected."""
+    out = results.folder.report
     try:
-        return results.report()
+        from pruneyard.reports.page import write_with_answers  # loads Altair and its renderer
+
+        return out, write_with_answers([results.folder.path], out)
     except StorageError as error:
         problem = str(error)
     # The exit code says how the jobs ended, so no fault of the page may end the command.
@@ -169,7 +173,7 @@ def _page(results: Results) -> Location | None:
         problem = f"{type(error).__name__}: {error}"
     click.echo(f"pruneyard: there is no report, because of {problem}", err=True)
     click.echo(f"pruneyard: the results are kept; try again with: pruneyard report {results.folder.path}", err=True)
-    return None
+    return None, ()
 
 
 def _run(plan: Plan, **options: Any) -> tuple[Results, ExitCode]:

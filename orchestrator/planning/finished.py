@@ -26,7 +26,7 @@ from pruneyard.workloads.plugins import ENTRY_POINT_GROUP
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of the file
+VERSION = 2  # of the file
 ENVIRONMENT = ("PRUNEYARD_DATA", "PRUNEYARD_CACHE", "HOME")  # where data is searched for
 READERS = ("pruneyard", "scikit-learn", "torchvision")  # distributions that read data, or contain it
 PACKAGES = ("pruneyard", "pruneyard.cluster", "pruneyard.orchestrator", "pruneyard.reports", "pruneyard.workloads")
@@ -47,7 +47,7 @@ class Answer:
     """Text and numbers that a call of `run` prints at its end.
 
     columns, num_rows: the summary, and its rows including those that are not printed.
-    notes: lines below the table. fronts: lines below the path of the page.
+    notes: lines below the table. fronts: lines below these. answers: what the head of the page answers, a line a question.
     summary: the machine-readable form.
     """
 
@@ -59,6 +59,7 @@ class Answer:
     fronts: Sequence[str]
     counts: Mapping[str, int]
     summary: Sequence[Mapping[str, Any]]
+    answers: Sequence[str] = ()
 
 
 def request_of(
