@@ -12,13 +12,13 @@ import pandas as pd
 from pruneyard.reports import formats, palette, series
 from pruneyard.reports.charts import marks
 from pruneyard.reports.charts.figure import Figure, Plot, draw
+from pruneyard.reports.charts.matrix import matrix
 from pruneyard.reports.glossary import title
 from pruneyard.reports.statistics.intervals import half_width
 from pruneyard.reports.study import Study
 
 MAX_LINES = 24
 MAX_CELLS_OF_MATRIX = 40  # runs on one side of a matrix
-MAX_CELLS_WITH_NUMBERS = 6  # columns of a matrix whose cells show their values
 MAX_RANKS = 41  # points of a curve over ranks
 _RUN = ["label", "outer", "run_key"]
 
@@ -140,7 +140,7 @@ def overlaps(study: Study, cells: pd.DataFrame) -> list[Figure]:
         apart = table.loc[table["row"] != table["column"], "value"]
         span = f"{apart.min():.3f} to {apart.max():.3f} between two of them"
         words = f"Overlap of the masks of {len(order)} networks, {label}: {span}"
-        return _matrix(table, title=label, words=words, y="network", x="network", low=0.0)
+        return matrix(table, title=label, words=words, y="network", x="network", low=0.0)
 
     return draw(
         _by_setting(plot, cells, points),
@@ -305,7 +305,7 @@ def matrices(study: Study, cells: pd.DataFrame, name: str, *, title: str, x: str
         table["one"], table["other"] = table["row"] + " (" + own["count"].astype(str) + " rows)", table["column"].astype(str)
         top = table.iloc[int(table["value"].to_numpy().argmax())]
         words = f"{title}, {label}: the largest is {x} {top['column']} of {top['row']}"
-        return _matrix(table, title=label, words=words, y="", x=x, order=order)
+        return matrix(table, title=label, words=words, y="", x=x, order=order)
 
     return draw(
         _by_setting(plot, cells, points),
@@ -376,36 +376,3 @@ def _lines(
     ]
     words = f"{y} over {x}, {title}: {'; '.join(ends[:20])}"
     return Plot(title=title, words=words, chart=alt.layer(band, lines).properties(height=210), hover=dots)
-
-
-def _matrix(
-    table: pd.DataFrame, *, title: str, words: str, y: str, x: str, low: float | None = None, order: Sequence[str] | None = None
-) -> Plot:
-    """Returns squares coloured by `value`, at `row` and `column`; `one` and `other` name them in tooltips."""
-    smallest = float(table["value"].min()) if low is None else low
-    largest = float(table["value"].max())
-    # Opacity instead of a scheme: it reads on a light and on a dark page.
-    scale = alt.Scale(domain=[smallest, largest if largest > smallest else smallest + 1], range=[0.04, 1])
-    rows = alt.Y("row:N" if order else "row:O", title=y or None, sort=list(order) if order else alt.Undefined)
-    chart = (
-        alt.Chart(marks.rows(table, ["row", "column", "value", "one", "other"]))
-        .mark_rect(color=palette.METHOD_COLORS[0])
-        .encode(
-            x=alt.X("column:O", title=x, axis=alt.Axis(labelAngle=0)),
-            y=rows,
-            opacity=alt.Opacity("value:Q", scale=scale, legend=None),
-            tooltip=[
-                alt.Tooltip("one:N", title="row"),
-                alt.Tooltip("other:N", title="column"),
-                alt.Tooltip("value:Q", format=".3f"),
-            ],
-        )
-        .properties(height=max(90, 16 * table["row"].nunique()))
-    )
-    if table["column"].nunique() > MAX_CELLS_WITH_NUMBERS:
-        return Plot(title=title, words=words, chart=chart)
-    dark = f"datum.value > {(smallest + largest) / 2}"
-    # The colour of the text around the chart, which is dark on a light page.
-    ink = alt.condition(dark, alt.value("white"), alt.value("currentColor"))
-    numbers = chart.mark_text(fontSize=10).encode(text=alt.Text("value:Q", format=".2f"), opacity=alt.value(1), color=ink)
-    return Plot(title=title, words=words, chart=alt.layer(chart, numbers))
