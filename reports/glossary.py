@@ -55,7 +55,7 @@ LARGER_IS_BETTER = {
     **probe_glossary.LARGER_IS_BETTER,
 }
 
-FURTHER_MEASURES = ("ece_adaptive", "balanced_accuracy", "macro_f1", "accuracy_of_worst_class", "top5_accuracy")
+FURTHER_MEASURES = ("ece_adaptive", "balanced_accuracy", "macro_f1", "accuracy_of_worst_class", "top5_accuracy", "accuracy_sd")
 """Measures that the page leaves out of the summary and shows in a table below it."""
 
 # Fractions, except those listed below.

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
 from pruneyard.reports import formats
 from pruneyard.reports.glossary import LARGER_IS_BETTER, title
 from pruneyard.reports.records import Status
+from pruneyard.reports.statistics.differences import holm, t_test
 from pruneyard.reports.statistics.intervals import half_width
 from pruneyard.reports.study import Study
 from pruneyard.reports.tables import MAX_ROWS, Table, Value, label_headers, label_values
 
 MERGE = "merge"
 """The kind of runs that merge earlier runs."""
+LEVEL = 0.05
+"""Of the tests of a verdict."""
 MEASURES = ("accuracy", "nll", "ece")
 OTHERS = {"mean_member": "mean member", "best_member": "best member on val", "ensemble": "ensemble"}
 """What a merge is compared with: the split of its metrics is `test@NAME`."""
@@ -45,11 +48,53 @@ def merge_table(study: Study) -> Table | None:
     return table.without_empty_columns()
 
 
+def merge_verdict(study: Study) -> str:
+    """Returns in which measures merges are better or worse than each of `OTHERS`; an empty text without two repetitions.
+
+    Each merge is compared in each measure by a paired t test, corrected by Holm over all of them.
+    """
+    runs = study.labelled[(study.labelled["kind"] == MERGE) & (study.labelled["status"] == Status.COMPLETED)]
+    found = []
+    for _, own in runs.groupby("cell", sort=False):
+        values = study.by_run.reindex(own["run_key"])
+        for split in OTHERS:
+            for name in (name for name in MEASURES if f"test@{split}/{name}" in values):
+                gaps = _differences(values, own, split, name).dropna()
+                if len(gaps) > 1:
+                    found.append((split, name, float(gaps.mean()), t_test(gaps)))
+    corrected = holm([p_value for *_, p_value in found]).tolist()
+    counts: dict[str, dict[tuple[str, str], int]] = {split: {} for split, *_ in found}
+    for (split, name, mean, _), p_value in zip(found, corrected, strict=True):
+        if p_value < LEVEL:
+            side = (name, "better" if (mean > 0) == LARGER_IS_BETTER[name] else "worse")
+            counts[split][side] = counts[split].get(side, 0) + 1
+    num = runs["cell"].nunique()
+    where = {split: _sides(own, num) or "no evidence" for split, own in counts.items()}
+    if not where:
+        return ""
+    told = "; ".join(f"against the {OTHERS[split]}, {words}" for split, words in where.items())
+    return f"Merges (paired by run, Holm over {formats.plural(len(found), 'comparison')}): {told}."
+
+
+def _sides(counts: Mapping[tuple[str, str], int], num: int) -> str:
+    """Returns measures that are better or worse, with the number of settings where there are several."""
+    return ", ".join(
+        f"{title(name)} is {side}{f' in {count} of {num} settings' if num > 1 else ''}" for (name, side), count in counts.items()
+    )
+
+
+def _differences(values: pd.DataFrame, runs: pd.DataFrame, split: str, name: str) -> pd.Series[float]:
+    """Returns merge minus its counterpart, one value for each independent repetition."""
+    gaps = values[f"test/{name}"].to_numpy() - values[f"test@{split}/{name}"].to_numpy()
+    # Merges that rest on the same first runs count as one repetition.
+    means: pd.Series[float] = pd.Series(gaps).groupby(runs["outer"].to_numpy()).mean()
+    return means
+
+
 def _values(study: Study, runs: pd.DataFrame, name: str) -> Iterator[Value]:
     """Yields the number of repetitions, the mean of the merges, and the paired differences."""
     values = study.by_run.reindex(runs["run_key"])
     own = values[f"test/{name}"].to_numpy()
-    # Merges that rest on the same first runs count as one repetition.
     means = pd.Series(own).groupby(runs["outer"].to_numpy()).mean()
     yield Value(text=str(len(means)))
     yield _estimate(means)
@@ -58,8 +103,7 @@ def _values(study: Study, runs: pd.DataFrame, name: str) -> Iterator[Value]:
         if measure not in values:
             yield Value(text=formats.number(None))
             continue
-        differences = pd.Series(own - values[measure].to_numpy()).groupby(runs["outer"].to_numpy()).mean()
-        yield _estimate(differences, larger=LARGER_IS_BETTER[name])
+        yield _estimate(_differences(values, runs, split, name), larger=LARGER_IS_BETTER[name])
 
 
 def _estimate(values: pd.Series[float], *, larger: bool | None = None) -> Value:

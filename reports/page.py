@@ -20,7 +20,7 @@ from pruneyard.reports.gallery import gallery
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.matched import Budget, at_budget
-from pruneyard.reports.merge_section import NOTE, merge_table
+from pruneyard.reports.merge_section import NOTE, merge_table, merge_verdict
 from pruneyard.reports.probe_tables import ProbeTable, probe_measures, probe_tables
 from pruneyard.reports.records import Status
 from pruneyard.reports.run_data import run_data
@@ -101,7 +101,8 @@ def rendered(study: Study, *, live: str = "", remark: str = "") -> Rendered:
     of_trust = [figure for part in trust for figure in part.figures]
     has_charts = any(figure.panels for figure in [*drawn, *of_trust, *_of_probes(probes)])
     statuses = study.labelled["status"].value_counts()
-    answers = prose.answers(study, compared, [verdict for part in trust for verdict in part.verdicts])
+    on_merges = merge_verdict(study)
+    answers = prose.answers(study, compared, [verdict for part in trust for verdict in part.verdicts], merges=on_merges)
     text = environment.get_template("page.html").render(
         live=live,
         title=", ".join(dict.fromkeys(study.labelled["study"])),
@@ -127,6 +128,7 @@ def rendered(study: Study, *, live: str = "", remark: str = "") -> Rendered:
         trust=trust,
         probes=probes,
         merges=merge_table(study),
+        merges_verdict=on_merges,
         merges_note=NOTE,
         figures=drawn,
         gallery=gallery(study),

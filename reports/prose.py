@@ -29,13 +29,18 @@ def headline(study: Study) -> str:
     return f"{progress(study)} {_span(study, measure)}" if has_span and measure else progress(study)
 
 
-def answers(study: Study, comparisons: Sequence[Comparison], calibration: Sequence[Verdict] = ()) -> list[str]:
-    """Returns what is better than the baseline, or else than all others, and the verdicts on calibrators: a line a question."""
+def answers(
+    study: Study, comparisons: Sequence[Comparison], calibration: Sequence[Verdict] = (), *, merges: str = ""
+) -> list[str]:
+    """Returns what is better than the baseline, or else than all others, and the verdicts on merges and calibrators.
+
+    Each is one line.
+    """
     found = [each.short for each in comparisons]
     measure = study.main_measure
     if not found and not (study.calibrates_only and calibration) and measure and study.cells[measure].notna().any():
         found = [_verdict(study, measure)]
-    return [text for text in [*found, *(verdict.short for verdict in calibration)] if text]
+    return [text for text in [*found, merges, *(verdict.short for verdict in calibration)] if text]
 
 
 def progress(study: Study) -> str:

@@ -19,7 +19,11 @@ def layers(study: Study) -> list[Figure]:
     # A logarithmic axis has no 0.
     points = points[points["density"] > 0].merge(study.drawn[["cell", "line"]], on="cell")
     table = study.drawn[study.drawn["cell"].isin(points["cell"]) & (study.drawn["method"] != DENSE)]
+    # Where every panel has one line, its title names it, in the colour that its series has in all charts.
+    is_named = table.groupby(["field", "series"]).size().le(1).all() and table["line"].is_unique
     styles = marks.ramp(table)
+    if is_named:
+        styles = {line: study.styles[name] for line, name in zip(table["line"], table["series"], strict=True)}
     lowest = points["density"].min()
 
     def plot(title: str, group: pd.DataFrame) -> Plot:
@@ -36,7 +40,7 @@ def layers(study: Study) -> list[Figure]:
         title="Density per layer",
         caption="Fraction of active weights in each layer at the end of training, mean over seeds; first layer at the top."
         f"{study.drawn_note}",
-        legend=marks.entries(styles, table["line"]),
+        legend=() if is_named else marks.entries(styles, table["line"]),
     )
 
 

@@ -11,13 +11,13 @@ import re
 import statistics
 from collections import Counter
 
-import pyarrow.parquet as pq
 import pytest
 from made_up_whole import BINS, LATENCY, write_whole
 from page_reader import PageReader
+from recomputed import Results, check, check_rounded
 from scipy import stats
 from test_every_number_listed import floor
-from test_printed_numbers import FACTORS, agrees, estimate
+from test_printed_numbers import agrees, estimate
 
 from pruneyard.reports.page import write_page
 
@@ -58,25 +58,6 @@ def page(folder):
     return PageReader(write_page([folder], folder / "report.html").read_text(encoding="utf-8"))
 
 
-class Results:
-    """The runs of the Parquet files with their last values, and what independent repetitions make of them."""
-
-    def __init__(self, folder):
-        self.runs = {row["run_key"]: row for row in pq.read_table(folder / "results" / "runs").to_pylist()}
-        last = {}
-        for row in pq.read_table(folder / "results" / "metrics").to_pylist():
-            key = (row["run_key"], f"{row['split']}/{row['name']}")
-            if key not in last or row["step"] > last[key][0]:
-                last[key] = (row["step"], row["value"])
-        for (key, measure), (_, value) in last.items():
-            self.runs[key][measure] = value
-        self.curves = pq.read_table(folder / "results" / "curves").to_pylist()
-
-    def completed(self, **wanted):
-        found = [row for row in self.runs.values() if row["status"] == "COMPLETED"]
-        return sorted((r for r in found if all(r[k] == v for k, v in wanted.items())), key=lambda row: row["seed"])
-
-
 @pytest.fixture(scope="module")
 def results(folder):
     return Results(folder)
@@ -96,27 +77,6 @@ def of_cell(page, results):
     assert all(len({identity(row) for row in rows}) == 1 for rows in found.values())
     assert len({identity(row) for row in results.runs.values()}) == len(found)
     return {cell: [row for row in rows if row["status"] == "COMPLETED"] for cell, rows in found.items()}
-
-
-def check(text, values):
-    """Asserts that a printed mean with its half width, where there are several values, is that of the values."""
-    if not values:
-        assert text == "n/a"
-        return
-    found = re.fullmatch(r"(\S+)(?: ± (\S+))?", text)
-    if len(values) == 1:
-        assert agrees(text, values[0])
-        return
-    mean, half = estimate(values)
-    assert agrees(found[1], mean), (text, mean)
-    assert agrees(found[2], half), (text, half)
-
-
-def check_rounded(text, value):
-    """Asserts a number of three significant digits with a unit."""
-    number, _, unit = text.removesuffix("x").partition(" ")
-    factor = {"µs": 1e-6, "ms": 1e-3, "kB": 1e3, "MB": 1e6}.get(unit) or FACTORS.get(unit, 1.0)
-    assert float(number) * factor == pytest.approx(value, rel=0.0051)
 
 
 def own(rows, measure):
@@ -231,6 +191,14 @@ def test_merges(page, results, of_cell):
                 check(text, [row[f"test/{name}"] - row[split] for row in rows])
         rows_seen += 1
     assert rows_seen == 3
+    rows, p_values = results.completed(kind="merge"), []
+    for split in MEMBERS.values():
+        for name in ("accuracy", "nll", "ece"):
+            p_values.append(stats.ttest_rel([r[f"test/{name}"] for r in rows], [r[f"test@{split}/{name}"] for r in rows]).pvalue)
+    assert min(p_values) * len(p_values) > 0.05, "no p-value passes Holm's correction"
+    told = "; ".join(f"against the {name}, no evidence" for name in MEMBERS)
+    (sentence,) = {text for _, tag, text in page.texts if text.startswith("Merges (paired")}
+    assert sentence.endswith(f": {told}.")
 
 
 def test_calibrators_detection_and_prediction_sets(page, results, of_cell):
@@ -332,6 +300,7 @@ def test_every_number_outside_of_tables(page, results, of_cell):
     sentences = (
         (r"(\d+) of (\d+) runs completed in (\d+) settings\.", lambda *printed: list(printed) == progress),
         (rf"ranges from {number} ± {number} \([^)]*\) to {number} ± {number} \([^)]*\)", spans),
+        (r"Merges \(paired by run, Holm over (\d+) comparisons\)", lambda num: int(num) == 3 * len(MEMBERS)),
         (r"Holm over (\d+) comparisons", lambda num: int(num) == sets["calibrate"]),
         (rf"for any of the (2): .* p ≥ {number}, Holm", lambda _, p: float(p) == pytest.approx(consistency(2), abs=0.06)),
         (r"^(\d+) (completed|pruned|failed)$", lambda num, word: int(num) == statuses[word]),

@@ -9,7 +9,7 @@ from scipy import stats
 
 from pruneyard.reports.charts.probes import overlaps, paths, probe_figures, shifts
 from pruneyard.reports.layout import RunFolder
-from pruneyard.reports.merge_section import merge_table
+from pruneyard.reports.merge_section import merge_table, merge_verdict
 from pruneyard.reports.page import render
 from pruneyard.reports.probe_tables import probe_tables
 from pruneyard.reports.records import CurveRow
@@ -218,6 +218,19 @@ def test_merges_are_compared_with_their_members_and_ensemble_on_the_same_runs(tm
     assert float(ensemble.text) == pytest.approx(-0.011, abs=1e-4)
     assert float(ensemble.half) == pytest.approx((high - low) / 2, rel=0.05)
     assert (ensemble.tone, mean_member.tone, own.tone) == ("bad", "good", "")
+
+
+def test_the_verdict_on_merges_names_measures_and_sides_after_correction(tmp_path):
+    """Against the ensemble the merge is lower by 0.011 in each seed, against its mean member higher by about 0.4."""
+    told = merge_verdict(write_merges(tmp_path / "clear", [-0.010, -0.012, -0.011]))
+    assert told == (
+        "Merges (paired by run, Holm over 2 comparisons): against the mean member, accuracy is better; "
+        "against the ensemble, accuracy is worse."
+    )
+    unclear = merge_verdict(write_merges(tmp_path / "unclear", [-0.01, 0.02, -0.01]))
+    assert unclear.endswith("against the mean member, accuracy is better; against the ensemble, no evidence.")
+    assert merge_verdict(write_merges(tmp_path / "single", [0.01])) == ""
+    assert merge_verdict(write_probes(tmp_path / "none", "heavy_tail")) == ""
 
 
 def test_an_interval_that_holds_0_has_no_colour_and_a_study_without_merges_no_section(tmp_path):
