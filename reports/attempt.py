@@ -99,8 +99,8 @@ def encode_record(tables: Mapping[str, pa.Table]) -> bytes:
         name: {column: [_plain(value) for value in values] for column, values in table.to_pydict().items()}
         for name, table in tables.items()
     }
-    content = {"schema_version": records.SCHEMA_VERSION, "tables": columns}
-    return json.dumps({"sha256": _digest(content), **content}, separators=(",", ":")).encode()
+    content = _canonical({"schema_version": records.SCHEMA_VERSION, "tables": columns})
+    return b'{"sha256":"%b",%b' % (hashlib.sha256(content).hexdigest().encode(), content[1:])
 
 
 def decode_record(path: Location, content: bytes) -> dict[str, pa.Table]:
@@ -127,7 +127,11 @@ def _decoded(path: Location, name: str, columns: Mapping[str, list[Any]]) -> pa.
 
 def _digest(content: Mapping[str, Any]) -> str:
     # JSON gives floats back bit for bit, so what was decoded is encoded to the same text again.
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_canonical(content)).hexdigest()
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _plain(value: Any) -> Any:

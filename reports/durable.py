@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
@@ -55,47 +55,99 @@ def _aside(path: Path) -> Path:
     return path.parent / f".{path.name}.{uuid4().hex}"
 
 
-def write_all_durably(files: Iterable[tuple[Location, Content]]) -> None:
-    """Writes files as `write_durably` does, flushed together; the last one appears only when all others are durable.
+class FilesTogether:
+    """Files that are written under hidden names as they come, and get their own names together.
 
-    Each content is written before the next one is asked for. In an object store the files are put in order. Raises `StorageError`
-    if writing fails.
+    In an object store each file is put as it comes.
     """
-    written: list[tuple[Path, Path]] = []
-    try:
-        for path, content in files:
-            if isinstance(path, ObjectPath):
-                path.write_bytes(content)
-                continue
-            written.append((_aside(path), path))
-            with in_words(path):
+
+    def __init__(self) -> None:
+        self._written: list[tuple[Path, Path]] = []
+        self._folders = set[Path]()  # those that exist by now
+
+    def add(self, path: Location, content: Content) -> None:
+        """Writes one more file aside. Raises `StorageError` if writing fails."""
+        if isinstance(path, ObjectPath):
+            path.write_bytes(content)
+            return
+        self._written.append((_aside(path), path))
+        with in_words(path):
+            if path.parent not in self._folders:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                written[-1][0].write_bytes(content)
-        if written:
-            _rename_all(written)
-    # Also for KeyboardInterrupt: no hidden file may stay behind.
-    except BaseException:
-        for aside, _ in written:
-            _discard(aside)
-        raise
+                self._folders.add(path.parent)
+            self._written[-1][0].write_bytes(content)
+
+    def appear_unflushed(self) -> None:
+        """Gives all files but the last one their names; that one waits under a hidden name for `commit`.
+
+        Should this process be killed first, `flush_left_over` does the rest.
+        """
+        if not self._written:
+            return
+        *others, (aside, last) = self._written
+        with in_words(last):
+            for hidden, path in others:
+                os.replace(hidden, path)
+            os.replace(aside, _unflushed(last))
+        self._written = [*((path, path) for _, path in others), (_unflushed(last), last)]
+
+    def commit(self) -> None:
+        """Lets the files appear; the last one appears only when all others are durable. Raises `StorageError` if that fails."""
+        commit_together([self])
+
+    def discard(self) -> None:
+        """Deletes the files that have not appeared."""
+        for aside, path in self._written:
+            if aside != path:
+                _discard(aside)
+        self._written = []
+
+
+def commit_together(groups: Iterable[FilesTogether]) -> None:
+    """Lets the files of all groups appear as `FilesTogether.commit` does, flushed together."""
+    found = [group._written for group in groups if group._written]
+    if not found:
+        return
+    lasts = [files[-1] for files in found]
+    with in_words(lasts[-1][1]):
+        _sync_all(aside for files in found for aside, _ in files)
+        others = [file for files in found for file in files[:-1]]
+        for aside, path in others:
+            if aside != path:
+                os.replace(aside, path)
+        _sync_all({path.parent for _, path in others})
+        for aside, path in lasts:
+            os.replace(aside, path)
+        _sync_all({path.parent for _, path in lasts})
+    for files in found:
+        files.clear()
+
+
+def flush_left_over(path: Location) -> None:
+    """Flushes the folder of `path`, and lets `path` appear if a killed process had it ready; see `appear_unflushed`."""
+    if isinstance(path, ObjectPath) or not _unflushed(path).exists():
+        return
+    with in_words(path):
+        _sync_all(file for file in path.parent.iterdir() if file.is_file())
+        _sync(path.parent)
+        os.replace(_unflushed(path), path)
+        _sync(path.parent)
+
+
+def drop_left_over(path: Location) -> None:
+    """Deletes what a killed process had ready for `path`."""
+    if not isinstance(path, ObjectPath):
+        _discard(_unflushed(path))
+
+
+def _unflushed(path: Path) -> Path:
+    return path.parent / f".{path.name}.unflushed"
 
 
 def _discard(aside: Path) -> None:
     """Deletes a hidden file, if the disk lets it: what is said is why it was not written, not why it is still there."""
     with suppress(OSError):
         aside.unlink(missing_ok=True)
-
-
-def _rename_all(files: Sequence[tuple[Path, Path]]) -> None:
-    """Flushes files and gives them their names, the last one when the names of the others are flushed."""
-    *others, (last_aside, last) = files
-    with in_words(last):
-        _sync_all(aside for aside, _ in files)
-        for aside, path in others:
-            os.replace(aside, path)
-        _sync_all({path.parent for _, path in others})
-        os.replace(last_aside, last)
-        _sync(last.parent)
 
 
 def write_folders_durably(parent: Location, folders: Mapping[str, Mapping[str, Content]]) -> None:

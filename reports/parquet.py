@@ -63,10 +63,13 @@ def encode_part(table: pa.Table, *, units: Sequence[str] | None = None) -> memor
     return encode_table(table, compression="zstd" if units is not None else "snappy")
 
 
-def encode_table(table: pa.Table, *, compression: str) -> memoryview:
-    """Returns the bytes of a Parquet file with a checksum for each page and one for the whole file."""
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, table.schema, compression=compression, write_page_checksum=True) as writer:
+def encode_table(table: pa.Table, *, compression: str, repetitive: bool | list[str] = True) -> memoryview:
+    """Returns the bytes of a Parquet file with a checksum for each page and one for the whole file.
+
+    repetitive: the columns whose different values are stored once each, or whether all are.
+    """
+    sink, options = pa.BufferOutputStream(), {"compression": compression, "use_dictionary": repetitive}
+    with pq.ParquetWriter(sink, table.schema, write_page_checksum=True, **options) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({_CRC_KEY: _CRC_PLACE.decode()})
     content = bytearray(memoryview(sink.getvalue()))

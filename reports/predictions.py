@@ -49,7 +49,8 @@ def predictions_file(splits: Mapping[str, Prediction], *, num_extra: int = 0) ->
     # Each split comes with a dictionary of its own name only.
     table = pa.concat_tables(tables).unify_dictionaries()
     stated = {**table.schema.metadata, NUM_EXTRA_KEY: str(num_extra).encode()}
-    return encode_table(table.replace_schema_metadata(stated), compression="zstd")
+    # Hardly any logit comes twice: looking for those that do takes as long as all the rest, and makes the file larger.
+    return encode_table(table.replace_schema_metadata(stated), compression="zstd", repetitive=["split"])
 
 
 def read_predictions(path: Location) -> dict[str, Prediction]:

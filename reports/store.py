@@ -8,7 +8,7 @@ damaged, its rows are read from the records that lie with the artifacts.
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pruneyard.reports import records
 from pruneyard.reports.attempt import Attempt, decode_record, encode_record, tables_of
 from pruneyard.reports.data_record import data_records
-from pruneyard.reports.durable import Content, write_all_durably, write_durably
+from pruneyard.reports.durable import FilesTogether, flush_left_over, write_durably
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.objects import ObjectPath
@@ -62,13 +62,29 @@ class Store:
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
 
-    def write(self, run: RunRecord, metrics: Sequence[MetricRow], curves: Sequence[CurveRow]) -> None:
-        """Adds one attempt. Its row of `runs` is written last: if that exists, all else exists too."""
-        attempt = Attempt(run=run, metrics=metrics, curves=curves)
+    def write(
+        self,
+        run: RunRecord,
+        metrics: Sequence[MetricRow],
+        curves: Sequence[CurveRow],
+        *,
+        files: FilesTogether | None = None,
+    ) -> None:
+        """Adds one attempt. Its row of `runs` is written last: if that exists, all else exists too.
+
+        files: other files of the attempt, which appear before its record; they are flushed together.
+        """
+        attempt, files = Attempt(run=run, metrics=metrics, curves=curves), files or FilesTogether()
         tables = tables_of([attempt])
-        record: tuple[Location, Content] = (self.folder.attempt_record(*attempt.owner), encode_record(tables))
-        parts = [(self.folder.table(name) / f"{attempt.unit}.parquet", encode_part(table)) for name, table in tables.items()]
-        write_all_durably([record, *parts])
+        try:
+            files.add(self.folder.attempt_record(*attempt.owner), encode_record(tables))
+            for name, table in tables.items():
+                files.add(self.folder.table(name) / f"{attempt.unit}.parquet", encode_part(table))
+            files.commit()
+        # Also for KeyboardInterrupt: no hidden file may stay behind.
+        except BaseException:
+            files.discard()
+            raise
 
     def write_together(self, attempts: Sequence[Attempt]) -> None:
         """Adds several attempts with one file per table; if the writer is killed, either all or none are added.
@@ -155,18 +171,35 @@ class Store:
         for name in reversed(_TABLES):
             parts, problems = found[name]
             tables = self._recorded(name, keys, _covered(parts))
-            units = sorted(tables)
-            target = self._path_of(name, "together", units)
             for problem in problems:
                 write_durably(problem.path.parent / f"{problem.path.name}.damaged", problem.path.read_bytes())
                 notes.append(f"{problem}; it is kept as {problem.path.name}.damaged")
+            target = self._write_recorded(name, tables)
             if tables:
-                write_part(target, pa.concat_tables(tables.values()).unify_dictionaries(), units=units)
-                notes.append(f"{target} has the rows of {len(units)} attempts, from their records in {self.folder.artifacts}")
+                notes.append(f"{target} has the rows of {len(tables)} attempts, from their records in {self.folder.artifacts}")
             for problem in problems:
                 if problem.path != target:
                     problem.path.unlink(missing_ok=True)
         return Restored(notes=notes)
+
+    def finish_killed(self, attempts: Iterable[tuple[str, int]]) -> None:
+        """Adds the rows of those attempts of which the process wrote everything but rows before it was killed.
+
+        attempts: run keys and numbers.
+        """
+        keys = []
+        for key, attempt in attempts:
+            keys.append(key)
+            flush_left_over(self.folder.attempt_record(key, attempt))
+        for name in reversed(_TABLES):
+            self._write_recorded(name, self._recorded(name, keys, _covered(self._parts(name)[0])))
+
+    def _write_recorded(self, name: str, tables: Mapping[str, pa.Table]) -> Location:
+        units = sorted(tables)
+        target = self._path_of(name, "together", units)
+        if tables:
+            write_part(target, pa.concat_tables(tables.values()).unify_dictionaries(), units=units)
+        return target
 
     def problems(self) -> list[str]:
         """Verifies every file of the tables and every record; returns a sentence for each problem."""

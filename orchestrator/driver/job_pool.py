@@ -39,6 +39,10 @@ class Retries:
         stopper = next((stopper for stopper in self._stoppers if stopper.knows(report.run_key)), None)
         return stopper is not None and stopper.on_report(report)
 
+    def may_stop_early(self, key: str) -> bool:
+        """Returns whether the early stopper of its stage decides about this run."""
+        return any(stopper.knows(key) for stopper in self._stoppers)
+
     def is_stopped(self, key: str) -> bool:
         """Returns whether the configuration of a job was stopped."""
         return any(stopper.is_stopped(key) for stopper in self._stoppers)
@@ -141,8 +145,11 @@ class JobPool(Retries):
         recorded = Store(self.study_run.folder).statuses() if ended else {}
         failed = {failure.run_key: failure.error for failure in self.study_run.monitor.failures}
         ready = list(retries)
+        numbers = {planned.job.key: planned.attempt for planned in attempts}
         for key in ended:
-            status, _ = recorded.get(key, (Status.INTERRUPTED, 0))
+            status, newest = recorded.get(key, (Status.INTERRUPTED, 0))
+            if newest >= numbers[key] and key not in self.study_run.monitor.ended:
+                self.study_run.monitor.end(key, status)
             ready += self._after_end(key, status, failed.get(key, "unknown"))
         return ready
 

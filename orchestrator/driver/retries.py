@@ -31,11 +31,15 @@ def attempts_to_retry(
         num_crashes: how often each job has crashed in this call; it is updated.
         study_run: the call of `run`.
 
-    An attempt may also end without a record and without a crash: its process crashed in an earlier job of its bundle.
+    An attempt may also end without a record and without a crash: its process crashed before it had written it.
     """
     monitor, stopping = study_run.monitor, study_run.stop.requested
     store, retries = Store(study_run.folder), []
     recorded = store.statuses()
+    missing = [planned for planned in attempts if recorded.get(planned.job.key, (None, 0))[1] < planned.attempt]
+    if missing:
+        store.finish_killed((planned.job.key, planned.attempt) for planned in missing)
+        recorded = store.statuses()
     for planned in attempts:
         key = planned.job.key
         status, newest = recorded.get(key, (None, 0))

@@ -22,7 +22,7 @@ from pruneyard.orchestrator.planning.attempt import PlannedAttempt, is_short
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.orchestrator.spec.run_key import check_source
 from pruneyard.reports.attempt import Attempt
-from pruneyard.reports.durable import Content, write_all_durably
+from pruneyard.reports.durable import Content, FilesTogether, drop_left_over
 from pruneyard.reports.layout import RunFolder, relative_artifact
 from pruneyard.reports.records import CurveRow, MetricRow, RunRecord, Status
 from pruneyard.reports.storage import StorageError, in_words
@@ -101,13 +101,18 @@ class AttemptRunner:
     where this process cannot be used any more: the device or a rank is lost, or code of the user's own does not end.
     """
 
-    def __init__(self, planned: PlannedAttempt, study_context: StudyContext, *, trial_id: str | None = None) -> None:
+    def __init__(
+        self, planned: PlannedAttempt, study_context: StudyContext, *, trial_id: str | None = None, together: bool = False
+    ) -> None:
+        """together: whether its files and rows are flushed together with those of other jobs, by the write buffer."""
+        drop_left_over(study_context.folder.attempt_record(planned.job.key, planned.attempt))
+        self._together = together
         self.planned, self.study_context, self.trial_id = planned, study_context, trial_id
         self.device = study_context.device
         self.report = Report(run_key=planned.job.key)
         self._metrics: list[Metric] = []
         self._curves: list[CurvePoint] = []
-        self._files_to_write: dict[str, Content] = {}  # of a short job
+        self._files, self._files_to_write = FilesTogether(), dict[str, Content]()  # the second are those of a short job
         self._started_at, self._started = datetime.now(UTC), time.monotonic()
         # Resetting the peak counter takes as long as a whole short job, so short jobs go without it.
         self._memory = PeakMemory(is_counted=False) if is_short(planned) else PeakMemory.start()
@@ -127,6 +132,13 @@ class AttemptRunner:
 
         A job that was stopped early ends before its next evaluation, but never before its first.
         """
+        try:
+            return self._advance()
+        except BaseException:
+            self._files.discard()
+            raise
+
+    def _advance(self) -> Report:
         if self.report.num_steps and self.study_context.is_pruned(self.planned.job.key):
             return self._end(Status.PRUNED)
         job = self.planned.job
@@ -134,7 +146,6 @@ class AttemptRunner:
             if self.report.num_steps == 0:
                 check_source(job.kind, job.workload, job.identity, job.key)
             progress = next(self._progress)
-            # The artifact comes before the record, so that every COMPLETED run has its artifact.
             if progress.outcome is not None:
                 self._write_artifact(progress.outcome)
         except InterruptedJobError as interruption:
@@ -198,7 +209,13 @@ class AttemptRunner:
             files = self._files_to_write if status is Status.COMPLETED else {}
             self.study_context.write_buffer.add(Attempt(run=record, metrics=metrics, curves=curves), files)
         else:
-            Store(self.study_context.folder).write(record, metrics, curves)
+            if status is not Status.COMPLETED:
+                self._files.discard()
+            if self._together:
+                attempt = Attempt(run=record, metrics=metrics, curves=curves)
+                self.study_context.write_buffer.add_written(attempt, self._files)
+            else:
+                Store(self.study_context.folder).write(record, metrics, curves, files=self._files)
         self.report = Report(
             run_key=self.planned.job.key,
             step=self.report.step if step is None else step,
@@ -207,6 +224,7 @@ class AttemptRunner:
             status=status,
             error=None if error is None else error.strip().splitlines()[-1],
             paused=paused,
+            wall_s=record.wall_s,
             peak_memory_bytes=record.peak_memory_bytes,
             gpu_memory_bytes=self._gpu_memory_bytes(),
         )
@@ -245,7 +263,7 @@ class AttemptRunner:
         return None if source is None else self.study_context.load_data(source).fingerprint
 
     def _write_artifact(self, outcome: Outcome) -> None:
-        """Writes the artifact; the files of a short job wait for the write buffer, together with its rows."""
+        """Writes the artifact aside, to appear with the record; the files of a short job wait for the write buffer."""
         files = artifact_files(
             self.planned.job,
             outcome,
@@ -257,4 +275,5 @@ class AttemptRunner:
             self._files_to_write = dict(files)
             return
         artifact = self.study_context.folder.artifact(self.planned.job.key)
-        write_all_durably((artifact / name, content) for name, content in files)
+        for name, content in files:
+            self._files.add(artifact / name, content)

@@ -21,6 +21,10 @@ class JobSource(Protocol):
         """Returns whether the run with this key is to stop early."""
         ...
 
+    def may_stop_early(self, key: str) -> bool:
+        """Returns whether a scheduler decides from the reports of this run whether it stops early."""
+        ...
+
     def awaits(self, report: Report) -> bool:
         """Returns whether anything waits for the end of this run; then its rows and files must be written before `after`."""
         ...
@@ -45,6 +49,10 @@ class FixedJobs:
         return False
 
     def is_stopped(self, key: str) -> bool:
+        """Returns False."""
+        return False
+
+    def may_stop_early(self, key: str) -> bool:
         """Returns False."""
         return False
 

@@ -18,6 +18,7 @@ class Report:
         status: how the attempt ended; None while it runs.
         error: the last line of the traceback of a FAILED attempt.
         paused: whether it is INTERRUPTED only because it has reached the share of steps that was planned for now.
+        wall_s: how long the attempt took, known once it has ended.
         peak_memory_bytes: known once the attempt has ended.
         gpu_memory_bytes: the total memory of its GPU.
     """
@@ -29,5 +30,6 @@ class Report:
     status: Status | None = None
     error: str | None = None
     paused: bool = False
+    wall_s: float | None = None
     peak_memory_bytes: int | None = None
     gpu_memory_bytes: int | None = None

@@ -24,8 +24,8 @@ class PlannedAttempt:
 
 
 def is_short(planned: PlannedAttempt) -> bool:
-    """Returns whether one trial of the scheduler runs several jobs of this kind one after the other."""
-    return getattr(planned.job.workload, "per_trial", 1) > 1
+    """Returns whether a job of this kind takes milliseconds, less than a write of its results."""
+    return getattr(planned.job.workload, "is_short", False)
 
 
 def order_by_parents(attempts: Sequence[PlannedAttempt]) -> list[PlannedAttempt]:

@@ -2,9 +2,10 @@
 
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from pruneyard.orchestrator.execution.report import Report
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.planning.preflight import sources_of
 from pruneyard.orchestrator.progress.monitor import Monitor, TrialPlace
+from pruneyard.orchestrator.ray_backend.claims import take_back
 from pruneyard.orchestrator.ray_backend.placement import Placement, resources_per_trial
-from pruneyard.orchestrator.ray_backend.runnable_trials import RunnableTrials
+from pruneyard.orchestrator.ray_backend.runnable_trials import INDEX, RunnableTrials
 from pruneyard.orchestrator.ray_backend.trial_actor import (
     PLACE,
     REPORTS,
@@ -30,7 +32,6 @@ from pruneyard.orchestrator.ray_backend.trial_actor import (
     WARNINGS,
     ActorInput,
     TrialActor,
-    current_job_file,
 )
 from pruneyard.orchestrator.ray_backend.tune_patches import (
     FIFOByIndex,
@@ -49,6 +50,7 @@ from pruneyard.workloads.user_code.shipping import shipment
 
 logger = logging.getLogger(__name__)
 
+TAKE_BACK_AFTER_S = 2.0  # without a word from a trial of several short jobs, which reports every half second
 MAX_TRIALS = 10**6  # that Tune may create: how many there will be is not known before; above, Tune evaluates configs lazily
 
 
@@ -75,23 +77,22 @@ def run_study(
     """
     placement = Placement(folder, shapes=shapes, session=session)
     placement.expect(attempts)
-    bundles = _bundles(attempts, placement)
     shared |= {source: ray.put(dataset) for source, dataset in data.items() if source not in shared}
-    trials = RunnableTrials(bundles, room=placement.room)
+    trials = RunnableTrials(attempts, room=placement.room, may_stop_early=jobs.may_stop_early)
 
     def start_later(ready: Sequence[PlannedAttempt]) -> None:
         """Lets these attempts start before those that wait for room."""
         if ready:
             placement.expect(ready)
             shared.update({source: ray.put(dataset) for source, dataset in data.items() if source not in shared})
-            for bundle in reversed(_bundles(ready, placement)):
-                trials.add(bundle, _late_input(bundle, shared))
+            for planned in reversed(ready):
+                trials.add(planned, _late_input(planned, shared))
 
     actor = tune.with_parameters(
         TrialActor,
         user_code=shipment(),
         # Pickled here: an actor unpickles its arguments before it can install the code that defines their classes.
-        pickled=cloudpickle.dumps(ActorInput(bundles=bundles, sources=list(shared))),
+        pickled=cloudpickle.dumps(ActorInput(attempts=attempts, sources=list(shared))),
         study=study,
         # Absolute, because the working directory of an actor need not be that of the driver.
         folder=folder.path.resolve(),
@@ -99,7 +100,7 @@ def run_study(
         data=list(shared.values()),
     )
     study_callback = _StudyCallback(
-        trials.created,
+        trials,
         folder,
         placement=placement,
         monitor=monitor,
@@ -159,38 +160,10 @@ def run_study(
         raise study_callback.error
 
 
-def _bundles(attempts: Sequence[PlannedAttempt], placement: Placement) -> list[list[PlannedAttempt]]:
-    """Returns the attempts in their order, bundled into trials; those of one trial take the same resources."""
-    return [
-        bundle
-        for resources, alike in groupby(attempts, key=lambda planned: planned.resources)
-        for bundle in bundle_attempts(list(alike), num_slots=placement.room.num_slots(resources))
-    ]
-
-
-def bundle_attempts(attempts: Sequence[PlannedAttempt], *, num_slots: int) -> list[list[PlannedAttempt]]:
-    """Returns the attempts in their order, bundled into trials: short jobs together, but no slot without work.
-
-    A workload with `per_trial` allows that many jobs in one trial, because starting a trial takes longer than such a job. An
-    attempt after the first is always alone: should it crash its process again, it takes no other job with it.
-    """
-    bundles: list[list[PlannedAttempt]] = []
-    per_slot = -(-len(attempts) // num_slots)
-    for planned in attempts:
-        most = min(getattr(planned.job.workload, "per_trial", 1), per_slot) if planned.attempt == 1 else 1
-        kind = type(planned.job.workload)
-        last = bundles[-1] if bundles else []
-        if 0 < len(last) < most and last[0].attempt == 1 and type(last[0].job.workload) is kind:
-            last.append(planned)
-        else:
-            bundles.append([planned])
-    return bundles
-
-
-def _late_input(bundle: Sequence[PlannedAttempt], shared: Mapping[Source, "ray.ObjectRef[Dataset]"]) -> Any:
-    """Returns a reference to the bundle and the data sets that its jobs read, as `TrialActor` takes them."""
-    sources = [source for source in {s for planned in bundle for s in sources_of(planned.job).values()} if source in shared]
-    pickled = cloudpickle.dumps(ActorInput(bundles=[bundle], sources=sources))
+def _late_input(planned: PlannedAttempt, shared: Mapping[Source, "ray.ObjectRef[Dataset]"]) -> Any:
+    """Returns a reference to the attempt and the data sets that it reads, as `TrialActor` takes them."""
+    sources = [source for source in set(sources_of(planned.job).values()) if source in shared]
+    pickled = cloudpickle.dumps(ActorInput(attempts=[planned], sources=sources))
     return ray.put((pickled, [shared[source] for source in sources]))
 
 
@@ -227,6 +200,14 @@ class _StopOnRequest(_NotPickled, tune.Stopper):
         return self._awaited.isdisjoint(self._monitor.running)
 
 
+@dataclass
+class _SharedTrial:
+    """A running trial of several jobs. since: when it was heard of last, by `time.monotonic`."""
+
+    index: int
+    since: float
+
+
 class _StudyCallback(_NotPickled, tune.Callback):
     """Passes Tune's events to the monitor and to the source of jobs. `error` is what stopped the study in a callback.
 
@@ -235,7 +216,7 @@ class _StudyCallback(_NotPickled, tune.Callback):
 
     def __init__(
         self,
-        bundles: Sequence[Sequence[PlannedAttempt]],
+        trials: RunnableTrials,
         folder: RunFolder,
         *,
         placement: Placement,
@@ -247,15 +228,32 @@ class _StudyCallback(_NotPickled, tune.Callback):
         start_later: Callable[[Sequence[PlannedAttempt]], None],
     ) -> None:
         self._start_later, self._jobs = start_later, jobs
-        self._bundles, self._folder, self._placement = bundles, folder, placement
+        self._trials, self._folder, self._placement = trials, folder, placement
+        self._shared: dict[str, _SharedTrial] = {}  # by trial id: those whose jobs can be taken back
         self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
         self.error: Exception | None = None
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        now = time.monotonic()
+        with self._stopping_on_errors():
+            for trial_id, shared in list(self._shared.items()):
+                if now - shared.since > TAKE_BACK_AFTER_S:
+                    self._take_back(trial_id, shared.index)
         self._show()
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._monitor.start(self._bundles[trial.config["index"]][0].job.key)
+        attempts = self._attempts_of(trial)
+        self._monitor.start(attempts[0].job.key)
+        if len(attempts) > 1:
+            self._shared[trial.trial_id] = _SharedTrial(index=trial.config[INDEX], since=time.monotonic())
+
+    def _attempts_of(self, trial: TuneTrial) -> list[PlannedAttempt]:
+        return self._trials.created[trial.config[INDEX]]
+
+    def _take_back(self, trial_id: str, index: int) -> None:
+        """Lets those jobs of a trial wait again that it has not started: one of them takes long, or its process has crashed."""
+        self._shared.pop(trial_id, None)
+        self._trials.take_back(index, take_back(self._folder, trial_id, num_jobs=len(self._trials.created[index])))
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
@@ -264,7 +262,7 @@ class _StudyCallback(_NotPickled, tune.Callback):
             self._stop.stop_on_fault(result[STORAGE_ERROR])
         # Storage failed, or a stop was requested before the attempt began.
         if not result[REPORTS]:
-            self._remove_from_running(trial)
+            self._end_trial(trial)
             return
         reports = [Report(**report) for report in result[REPORTS]]
         if result[PLACE] is not None:
@@ -274,6 +272,20 @@ class _StudyCallback(_NotPickled, tune.Callback):
         with self._stopping_on_errors():
             for report in reports:
                 self._on_report(report)
+        self._note_progress(trial, reports, done=result["done"])
+
+    def _note_progress(self, trial: TuneTrial, reports: Sequence[Report], *, done: bool) -> None:
+        """Learns from the reports how long jobs take, and which job of the trial runs now."""
+        attempts = {planned.job.key: planned for planned in self._attempts_of(trial)}
+        for report in reports:
+            if report.wall_s is not None:
+                self._trials.record(attempts[report.run_key].job.stage, report.wall_s)
+        if done:
+            self._end_trial(trial)
+        elif reports[-1].status is not None:
+            self._monitor.start(list(attempts)[list(attempts).index(reports[-1].run_key) + 1])
+        if trial.trial_id in self._shared:
+            self._shared[trial.trial_id].since = time.monotonic()
 
     def _on_report(self, report: Report) -> None:
         self._monitor.record(report)
@@ -288,16 +300,16 @@ class _StudyCallback(_NotPickled, tune.Callback):
             self._start_later(self._jobs.after(report))
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._remove_from_running(trial)
-        bundle = self._bundles[trial.config["index"]]
-        file = current_job_file(self._folder, trial.trial_id)
-        current_key = file.read_text() if len(bundle) > 1 and file.exists() else ""
-        crashed = next((planned for planned in bundle if planned.job.key == current_key), bundle[0])
+        with self._stopping_on_errors():
+            self._take_back(trial.trial_id, trial.config[INDEX])
+        self._end_trial(trial)
+        started = self._attempts_of(trial)
+        crashed = started[-1]
         error_file = Path(trial.error_file) if trial.error_file else None
         error = error_file.read_text(errors="replace") if error_file and error_file.exists() else "Ray left no error"
         with self._stopping_on_errors():
             self._placement.record_crash(crashed.job.key, error)
-            self._start_later(self._jobs.after_crash(bundle, {crashed.job.key: error}))
+            self._start_later(self._jobs.after_crash(started, {crashed.job.key: error}))
 
     @contextmanager
     def _stopping_on_errors(self) -> Iterator[None]:
@@ -310,7 +322,8 @@ class _StudyCallback(_NotPickled, tune.Callback):
             self.error = self.error or error
             self._stop.request()
 
-    def _remove_from_running(self, trial: TuneTrial) -> None:
-        """Removes every job of the bundle from the running ones; it may have crashed before its start was noticed."""
-        for planned in self._bundles[trial.config["index"]]:
+    def _end_trial(self, trial: TuneTrial) -> None:
+        """Removes every job of the trial from the running ones; it may have crashed before its start was noticed."""
+        self._shared.pop(trial.trial_id, None)
+        for planned in self._attempts_of(trial):
             self._monitor.running.pop(planned.job.key, None)

@@ -16,11 +16,13 @@ from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, Study
 from pruneyard.orchestrator.execution.process_state import ProcessSnapshot
 from pruneyard.orchestrator.execution.worker_group import WorkerGroup
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
+from pruneyard.orchestrator.ray_backend.claims import claim
 from pruneyard.orchestrator.ray_backend.shared_data import shared_data_loader
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.objects import ObjectPath
+from pruneyard.reports.records import Status
 from pruneyard.reports.storage import StorageError
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.user_code.shipping import install
@@ -31,8 +33,8 @@ WARNINGS = "notes"
 PLACE = "where"
 STORAGE_ERROR = "fault"
 
-BUNDLE = "bundle"
-"""Key of a trial's config: the number of a bundle of the `ActorInput`, or a reference to the input of one that started later."""
+INPUTS = "inputs"
+"""Key of a trial's config, a list: the numbers of attempts of the `ActorInput`, or references to inputs of later attempts."""
 
 REPORT_EVERY_S = 0.5  # short jobs that end within this time are reported together
 
@@ -41,12 +43,12 @@ REPORT_EVERY_S = 0.5  # short jobs that end within this time are reported togeth
 class ActorInput:
     """The arguments of an actor that may be objects of the user's own classes; `sources` are those of the shared data sets."""
 
-    bundles: Sequence[Sequence[PlannedAttempt]]
+    attempts: Sequence[PlannedAttempt]
     sources: Sequence[Source]
 
 
 class TrialActor(tune.Trainable):
-    """Runs one trial of Tune, which is a bundle of planned attempts.
+    """Runs one trial of Tune: a planned attempt, or several short ones, of which it claims one after the other.
 
     Each `step` runs to the next evaluation, or through several short jobs. Rows and files are written by this process, so Tune
     carries only scalars.
@@ -63,7 +65,7 @@ class TrialActor(tune.Trainable):
         stop_file: Location,
         data: Sequence[ray.ObjectRef[Dataset]],
     ) -> None:
-        """Prepares the process. Tune calls it once per process; `config` names the first bundle, see `RunnableTrials`.
+        """Prepares the process. Tune calls it once per process; `config` names the first attempts, see `RunnableTrials`.
 
         pickled: an `ActorInput`. data: the data sets of its sources, in their order.
         """
@@ -75,7 +77,7 @@ class TrialActor(tune.Trainable):
         for package in ("pruneyard.workloads", "pruneyard.reports"):
             logging.getLogger(package).addHandler(self._warnings)
         self._process = ProcessSnapshot.capture()
-        self._bundles = received.bundles
+        self._attempts = received.attempts
         self._make_context = partial(
             make_study_context,
             study=study,
@@ -88,11 +90,11 @@ class TrialActor(tune.Trainable):
         )
         self._folder = RunFolder(folder)
         self._contexts: dict[Resources, StudyContext] = {}
-        self._start_bundle(config)
+        self._start_trial(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Starts the next bundle in this process; returns True, which tells Tune that the actor can be reused."""
-        self._start_bundle(new_config)
+        """Starts the next trial in this process; returns True, which tells Tune that the actor can be reused."""
+        self._start_trial(new_config)
         return True
 
     def cleanup(self) -> None:
@@ -100,19 +102,20 @@ class TrialActor(tune.Trainable):
         for context in self._contexts.values():
             context.worker_group.close()
 
-    def _start_bundle(self, config: dict[str, Any]) -> None:
-        bundle_input = config[BUNDLE]
-        if isinstance(bundle_input, int):
-            bundle = self._bundles[bundle_input]
-        else:
-            pickled, references = ray.get(bundle_input)
-            received: ActorInput = cloudpickle.loads(pickled)
-            self._shared.update(zip(received.sources, references, strict=True))
-            (bundle,) = received.bundles
-        self._waiting = list(bundle)
-        self._study_context = self._context_of(bundle[0].resources)
-        self._has_several_jobs = len(self._waiting) > 1
-        self._start_attempt()
+    def _start_trial(self, config: dict[str, Any]) -> None:
+        self._inputs, self._position = config[INPUTS], 0
+        first = self._attempt_of(self._inputs[0])
+        self._study_context = self._context_of(first.resources)
+        self._start_attempt(first)
+
+    def _attempt_of(self, job_input: Any) -> PlannedAttempt:
+        if isinstance(job_input, int):
+            return self._attempts[job_input]
+        pickled, references = ray.get(job_input)
+        received: ActorInput = cloudpickle.loads(pickled)
+        self._shared.update(zip(received.sources, references, strict=True))
+        (planned,) = received.attempts
+        return planned
 
     def _context_of(self, resources: Resources) -> StudyContext:
         """Returns the context of trials with these resources. Trials of any number of workers may share this process."""
@@ -124,12 +127,18 @@ class TrialActor(tune.Trainable):
             self._contexts[resources] = self._make_context(resources=resources, make_worker_group=workers)
         return self._contexts[resources]
 
-    def _start_attempt(self) -> None:
+    def _start_attempt(self, planned: PlannedAttempt) -> None:
         self._process.restore(threads=self._study_context.threads)
-        self._runner = AttemptRunner(self._waiting.pop(0), self._study_context, trial_id=self.trial_id)
-        if self._has_several_jobs:  # should the process crash, the driver must know which job of the bundle it ran
-            key = self._runner.planned.job.key
-            current_job_file(self._study_context.folder, self.trial_id).write_bytes(key.encode())
+        together = len(self._inputs) > 1
+        self._runner = AttemptRunner(planned, self._study_context, trial_id=self.trial_id, together=together)
+
+    def _start_next(self) -> bool:
+        """Starts the next attempt of this trial; returns False if there is none, or the driver has taken it back."""
+        self._position += 1
+        if self._position == len(self._inputs) or not claim(self._folder, self.trial_id, self._position):
+            return False
+        self._start_attempt(self._attempt_of(self._inputs[self._position]))
+        return True
 
     def step(self) -> dict[str, Any]:
         """Runs to the next evaluation, or through several short jobs. An attempt not yet begun at a stop is not started.
@@ -150,11 +159,9 @@ class TrialActor(tune.Trainable):
                 break
             report = self._runner.advance()
             reports.append(dict(vars(report)))
-            done = report.status is not None and not self._waiting
-            if done or report.status is None:
-                break
-            self._start_attempt()
-            if time.monotonic() >= until:
+            done = report.status is not None and not self._start_next()
+            # A failure is reported at once, since the driver may stop all others.
+            if done or report.status in (None, Status.FAILED) or time.monotonic() >= until:
                 break
         # Written before it is reported, since the driver never asks again for what was reported.
         self._study_context.write_buffer.write()
@@ -177,11 +184,6 @@ def _train_workers(
     # In a folder every rank sees the folder of control files even if it is empty; an object store has no empty folders.
     shared_file = folder.plan if isinstance(folder.path, ObjectPath) else pruned_file(folder, "")
     return TrainWorkers(resources=resources, data=data, folder=folder, shared_file=shared_file)
-
-
-def current_job_file(folder: RunFolder, trial_id: str) -> Location:
-    """Returns the file with the run key of the current job of a bundle; it outlives the process, but not the study."""
-    return pruned_file(folder, f"trial-{trial_id}")
 
 
 class _WarningCollector(logging.Handler):

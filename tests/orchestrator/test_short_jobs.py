@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
 from pruneyard.orchestrator.errors import ExitCode
 from pruneyard.orchestrator.planning.attempt import order_by_parents
 from pruneyard.orchestrator.planning.plan import make_plan
-from pruneyard.orchestrator.ray_backend.study import bundle_attempts
 from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
@@ -157,15 +155,11 @@ def test_predictions_are_read_once_while_they_fit_and_cannot_be_changed(trained:
     assert (again["test"].logits == first["test"].logits).all()
 
 
-def test_bundles_hold_short_jobs_on_the_same_runs_and_none_that_was_run_before(trained: Path, tmp_path: Path) -> None:
+def test_short_jobs_on_the_same_runs_stand_next_to_each_other(trained: Path, tmp_path: Path) -> None:
     attempts = order_by_parents(make_plan(load_spec(calibrate(trained)), RunFolder(tmp_path)).attempts())
     assert len({planned.job.key for planned in attempts}) == 24
     parents = [planned.job.parents for planned in attempts]
     assert [parents[place : place + 6] for place in range(0, 24, 6)] == [[parent] * 6 for parent in dict.fromkeys(parents)]
-    assert [len(bundle) for bundle in bundle_attempts(attempts, num_slots=2)] == [12, 12]
-    again = [replace(planned, attempt=2) if place == 5 else planned for place, planned in enumerate(attempts)]
-    assert [again[5]] in bundle_attempts(again, num_slots=2)
     networks = load_spec(TRAIN | {"seeds": 3})
     trainings = make_plan(networks, RunFolder(tmp_path)).attempts()
     assert order_by_parents(trainings) == trainings
-    assert [len(bundle) for bundle in bundle_attempts(trainings, num_slots=1)] == [1, 1, 1]

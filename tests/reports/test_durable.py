@@ -1,15 +1,26 @@
 """Files that are written together: all of them or no last one, and nothing hidden stays behind."""
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pruneyard.reports import durable
-from pruneyard.reports.durable import write_all_durably
+from pruneyard.reports.durable import FilesTogether, commit_together, drop_left_over, flush_left_over
 from pruneyard.reports.storage import StorageError
 
 NAMES = ("a/model", "a/masks", "b/rows", "b/last")
+
+
+def write_together(files: Iterable[tuple[Path, bytes]]) -> None:
+    together = FilesTogether()
+    try:
+        for path, content in files:
+            together.add(path, content)
+        together.commit()
+    finally:
+        together.discard()
 
 
 def paths_in(folder: Path) -> set[str]:
@@ -19,10 +30,10 @@ def paths_in(folder: Path) -> set[str]:
 def test_every_file_is_written_and_an_older_one_replaced(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b/last").write_bytes(b"old")
-    write_all_durably((tmp_path / name, name.encode()) for name in NAMES)
+    write_together((tmp_path / name, name.encode()) for name in NAMES)
     assert paths_in(tmp_path) == set(NAMES)
     assert all((tmp_path / name).read_bytes() == name.encode() for name in NAMES)
-    write_all_durably([(tmp_path / "alone", b"x")])
+    write_together([(tmp_path / "alone", b"x")])
     assert (tmp_path / "alone").read_bytes() == b"x"
 
 
@@ -42,7 +53,7 @@ def test_the_last_file_appears_after_all_others_and_their_names_are_flushed(
 
     monkeypatch.setattr(os, "replace", renamed)
     monkeypatch.setattr(durable, "_sync", flushed)
-    write_all_durably((tmp_path / name, b"") for name in NAMES)
+    write_together((tmp_path / name, b"") for name in NAMES)
     assert events[:4] == ["flush file"] * 4
     assert events[4:7] == list(NAMES[:3])
     assert sorted(events[7:9]) == ["flush a", "flush b"]
@@ -61,15 +72,58 @@ def test_a_failure_leaves_no_last_file_and_nothing_hidden(failing: int, tmp_path
 
     monkeypatch.setattr(os, "replace", renamed)
     with pytest.raises(StorageError, match="no space left"):
-        write_all_durably((tmp_path / name, b"") for name in NAMES)
+        write_together((tmp_path / name, b"") for name in NAMES)
     assert paths_in(tmp_path) == set(NAMES[:failing])
 
 
 def test_each_content_is_written_before_the_next_is_asked_for(tmp_path: Path) -> None:
-    def contents() -> object:
+    def contents() -> Iterator[tuple[Path, bytes]]:
         for number, name in enumerate(NAMES):
             assert len(paths_in(tmp_path)) == number
             yield tmp_path / name, name.encode()
 
-    write_all_durably(contents())  # type: ignore[arg-type]
+    write_together(contents())
     assert paths_in(tmp_path) == set(NAMES)
+
+
+def written_unflushed(folder: Path) -> FilesTogether:
+    """Returns files that have appeared, except for the last one."""
+    together = FilesTogether()
+    for name in ("model", "manifest", "record"):
+        together.add(folder / name, name.encode())
+    together.appear_unflushed()
+    return together
+
+
+def test_of_files_that_appear_before_they_are_flushed_the_last_one_waits_until_all_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [written_unflushed(tmp_path / name) for name in "ab"]
+    assert paths_in(tmp_path) == {f"{name}/{file}" for name in "ab" for file in ("model", "manifest", ".record.unflushed")}
+    flushed: list[str] = []
+    flush = durable._sync
+
+    def watched(path: Path) -> None:
+        flushed.append(path.relative_to(tmp_path).as_posix())
+        assert (tmp_path / "a/record").exists() == (len(flushed) > 8)
+        flush(path)
+
+    monkeypatch.setattr(durable, "_sync", watched)
+    commit_together(groups)
+    assert sorted(flushed[:6]) == sorted(f"{name}/{file}" for name in "ab" for file in ("model", "manifest", ".record.unflushed"))
+    assert sorted(flushed[6:]) == ["a", "a", "b", "b"]
+    assert paths_in(tmp_path) == {f"{name}/{file}" for name in "ab" for file in ("model", "manifest", "record")}
+    commit_together(groups)  # what has appeared is done
+    assert len(flushed) == 10
+
+
+def test_what_a_killed_process_left_unflushed_is_finished_or_dropped(tmp_path: Path) -> None:
+    for name in "ab":
+        written_unflushed(tmp_path / name)
+    flush_left_over(tmp_path / "a/record")
+    assert paths_in(tmp_path / "a") == {"model", "manifest", "record"}
+    assert (tmp_path / "a/record").read_bytes() == b"record"
+    drop_left_over(tmp_path / "b/record")
+    flush_left_over(tmp_path / "b/record")
+    drop_left_over(tmp_path / "none/record")
+    assert paths_in(tmp_path / "b") == {"model", "manifest"}

@@ -112,9 +112,9 @@ class CalibrateJob:
                 raise ValueError(f"{name} is {getattr(self, name)}, {why}; it must be 0")
 
     @property
-    def per_trial(self) -> int:
-        """Number of jobs per scheduler trial: many, because a job takes milliseconds; fewer if it runs networks."""
-        return 10 if self.reads_data_of_input else 200
+    def is_short(self) -> bool:
+        """True, because a job takes milliseconds."""
+        return True
 
     @property
     def runs_network(self) -> bool:
