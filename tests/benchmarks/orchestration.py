@@ -3,11 +3,13 @@
 A trivial trial trains a tiny network for one step on digits and evaluates it. The first three schedule the same trials on the
 same session; only ours writes records, predictions, network and checkpoint. The loop starts a process for each, one after the
 other, with our records. The times include the start of the processes; `from_start_to_end` are those from the start of our first
-trial to the end of the last, and from Tune's first result to its last (in whole seconds).
+trial to the end of the last, and from Tune's first result to its last (in whole seconds). `after_start` are milliseconds per
+trial from the end of trial 20 to that of the last one: wall time, and processor time of this process and all that it started.
 
-Run: python tests/benchmarks/orchestration.py [TRIALS]
+Run: python tests/benchmarks/orchestration.py [TRIALS] [--with-reuse], with the second to leave out the two slow ones
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray import tune
 
@@ -38,6 +41,54 @@ from pruneyard.workloads.workload import Context
 
 TRIALS_WITHOUT_REUSE = 20  # a second each
 TIMED_ALONE = 5
+STARTED_AFTER = 20  # trials: by then all processes have started
+
+
+class Spent:
+    """Wall time and processor time between the ends of two trials, in milliseconds per trial."""
+
+    def __init__(self, num_trials: int) -> None:
+        self._num_trials, self._num_ended = num_trials, 0
+        self.per_trial: dict[str, float] = {}
+
+    def note_end(self) -> None:
+        """Counts a trial that has ended; takes the times at one of the first and at the last one."""
+        self._num_ended += 1
+        if self._num_ended == STARTED_AFTER:
+            self._first = time.perf_counter(), self._used()
+        if self._num_ended == self._num_trials > STARTED_AFTER:
+            (began, before), (ended, after) = self._first, (time.perf_counter(), self._used())
+            used = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
+            per = 1e3 / (self._num_trials - STARTED_AFTER)
+            self.per_trial = {"wall_ms": round(per * (ended - began), 1), "cpu_ms": round(per * used, 1)}
+
+    @staticmethod
+    def _used() -> dict[int, float]:
+        """Returns the processor seconds of this process and all that it started, by process id."""
+        own = psutil.Process()
+        return {process.pid: sum(process.cpu_times()[:2]) for process in (own, *own.children(recursive=True))}
+
+
+class CountingMonitor(Monitor):
+    """Tells `spent` of every end."""
+
+    spent: Spent
+
+    def end(self, key: str, status: Status, error: str | None = None) -> None:
+        """Marks a trial as ended."""
+        super().end(key, status, error)
+        self.spent.note_end()
+
+
+class CountingCallback(tune.Callback):
+    """The same for trials of plain Tune."""
+
+    def __init__(self, spent: Spent) -> None:
+        self.spent = spent
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Counts it."""
+        self.spent.note_end()
 
 
 def trivial_table(num_trials: int) -> dict[str, Any]:
@@ -84,10 +135,12 @@ def run_whole(spec: Spec, joined: Session, folder: RunFolder, monitor: Monitor) 
     return started, ended
 
 
-def run_ours(spec: Spec, joined: Session, folder: RunFolder) -> float:
+def run_ours(spec: Spec, joined: Session, folder: RunFolder, spent: Spent | None = None) -> float:
     """Returns the seconds per trial, from planned attempts to records on disk."""
     num_trials = len(spec.jobs)
-    started, ended = run_whole(spec, joined, folder, Monitor(total=num_trials, num_already_done=0))
+    monitor = CountingMonitor(total=num_trials, num_already_done=0)
+    monitor.spent = spent or Spent(num_trials)
+    started, ended = run_whole(spec, joined, folder, monitor)
     return (ended - started) / num_trials
 
 
@@ -110,7 +163,9 @@ def one_after_the_other(table: Mapping[str, Any], scratch: Path) -> float:
     return (time.perf_counter() - started) / TIMED_ALONE
 
 
-def run_plain(spec: Spec, joined: Session, scratch: Path, *, reuse: bool, spans: dict[str, float] | None = None) -> float:
+def run_plain(
+    spec: Spec, joined: Session, scratch: Path, *, reuse: bool, spans: dict[str, float] | None = None, spent: Spent | None = None
+) -> float:
     """Seconds per trial of a function trainable that does the same training and reports one number.
 
     spans: is given the seconds per trial without the start of the processes.
@@ -125,6 +180,7 @@ def run_plain(spec: Spec, joined: Session, scratch: Path, *, reuse: bool, spans:
                 metrics = {f"{m.split}/{m.name}": m.value for m in progress.metrics}
         tune.report(metrics)
 
+    callbacks: list[tune.Callback] = [] if spent is None else [CountingCallback(spent)]
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(trial, attempts=attempts, data=data), {"cpu": 1}),
         param_space={"index": tune.grid_search(list(range(len(attempts))))},
@@ -132,7 +188,7 @@ def run_plain(spec: Spec, joined: Session, scratch: Path, *, reuse: bool, spans:
             reuse_actors=reuse,
             max_concurrent_trials=max_concurrent_trials(spec.stages[0].header.resources, joined.nodes),
         ),
-        run_config=tune.RunConfig(storage_path=str(scratch), name=f"plain-{reuse}", verbose=0),
+        run_config=tune.RunConfig(storage_path=str(scratch), name=f"plain-{reuse}", verbose=0, callbacks=callbacks),
     )
     started = time.perf_counter()
     results = tuner.fit()
@@ -151,25 +207,34 @@ class NoCheckpoints(CheckpointFolder):
         """Does nothing."""
 
 
-def main(num_trials: int) -> None:
+def main(num_trials: int, *, with_reuse: bool) -> None:
     """Prints seconds per trial and the ratios."""
+    spent = {way: Spent(num_trials) for way in ("ours", "tune_with_reuse")}
     timed: dict[str, Callable[[], float]] = {}
     with tempfile.TemporaryDirectory() as folder, session() as joined:
         scratch = Path(folder)
         spec, few = trivial_spec(num_trials), trivial_spec(TRIALS_WITHOUT_REUSE)
         spans: dict[str, float] = {}
         run_ours(trivial_spec(4), joined, RunFolder(scratch / "warm"))
-        timed["ours"] = lambda: run_ours(spec, joined, RunFolder(scratch / "ours"))
-        timed["tune_with_reuse"] = lambda: run_plain(spec, joined, scratch / "reuse", reuse=True, spans=spans)
-        timed["tune_without_reuse"] = lambda: run_plain(few, joined, scratch / "fresh", reuse=False, spans=spans)
-        timed["one_after_the_other"] = lambda: one_after_the_other(trivial_table(1), scratch)
+        timed["ours"] = lambda: run_ours(spec, joined, RunFolder(scratch / "ours"), spent["ours"])
+        timed["tune_with_reuse"] = lambda: run_plain(
+            spec, joined, scratch / "reuse", reuse=True, spans=spans, spent=spent["tune_with_reuse"]
+        )
+        if not with_reuse:
+            timed["tune_without_reuse"] = lambda: run_plain(few, joined, scratch / "fresh", reuse=False, spans=spans)
+            timed["one_after_the_other"] = lambda: one_after_the_other(trivial_table(1), scratch)
         seconds = {name: round(measure(), 4) for name, measure in timed.items()}
         spans["ours"] = seconds_after_start(RunFolder(scratch / "ours"))
     ratios = {f"{name}/ours": round(value / seconds["ours"], 2) for name, value in seconds.items() if name != "ours"}
     rounded = {name: round(value, 4) for name, value in spans.items()}
     found = {"trials": num_trials, "seconds_per_trial": seconds, "ratios": ratios, "from_start_to_end": rounded}
+    found["after_start"] = {way: each.per_trial for way, each in spent.items()}
     print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trials", nargs="?", type=int, default=200)
+    parser.add_argument("--with-reuse", action="store_true", help="compare with plain Tune with actor reuse only")
+    given = parser.parse_args()
+    main(given.trials, with_reuse=given.with_reuse)
