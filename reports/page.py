@@ -101,8 +101,14 @@ def rendered(study: Study, *, live: str = "", remark: str = "") -> Rendered:
     of_trust = [figure for part in trust for figure in part.figures]
     has_charts = any(figure.panels for figure in [*drawn, *of_trust, *_of_probes(probes)])
     statuses = study.labelled["status"].value_counts()
-    on_merges = merge_verdict(study)
-    answers = prose.answers(study, compared, [verdict for part in trust for verdict in part.verdicts], merges=on_merges)
+    evidence, on_merges = evidence_section(study), merge_verdict(study)
+    answers = prose.answers(
+        study,
+        compared,
+        [verdict for part in trust for verdict in part.verdicts],
+        merges=on_merges,
+        of_papers=evidence.answers if evidence else (),
+    )
     text = environment.get_template("page.html").render(
         live=live,
         title=", ".join(dict.fromkeys(study.labelled["study"])),
@@ -124,7 +130,7 @@ def rendered(study: Study, *, live: str = "", remark: str = "") -> Rendered:
         num_runs=len(study.labelled),
         failures=tables.failures(study)[: tables.MAX_FAILURES],
         claims=claims_section(study),
-        evidence=evidence_section(study),
+        evidence=evidence,
         trust=trust,
         probes=probes,
         merges=merge_table(study),

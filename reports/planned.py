@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,13 @@ def write_plan(
     run_keys: Sequence[str],
     populations: Mapping[str, Population] | None = None,
     *,
+    chosen_from: Collection[str] = (),
     is_complete: bool = True,
 ) -> None:
     """Replaces the plan of the folder.
 
     populations: by the name of their stage; the population of a spec without stages has an empty name.
+    chosen_from: the stages whose runs serve to choose settings for fresh seeds in a later stage.
     is_complete: whether the searches of the spec have proposed all their runs, so that `run_keys` will not grow.
     """
     told = {
@@ -38,7 +40,8 @@ def write_plan(
         name: {"measure": one.measure, "best_is": one.best_is, "run_keys": sorted(one.run_keys)}
         for name, one in (populations or {}).items()
     }
-    plan = {"run_keys": list(run_keys), "is_complete": is_complete, "populations": told}
+    stages = sorted(chosen_from)
+    plan = {"run_keys": list(run_keys), "is_complete": is_complete, "populations": told, "chosen_from": stages}
     write_durably(folder.plan, json.dumps(plan).encode())
 
 
@@ -55,6 +58,12 @@ def plan_is_complete(folder: RunFolder) -> bool | None:
     """
     is_complete = (_read(folder) or {}).get("is_complete")
     return is_complete if isinstance(is_complete, bool) else None
+
+
+def read_chosen_from(folder: RunFolder) -> frozenset[str]:
+    """Returns the stages whose runs serve to choose settings for fresh seeds; empty if the plan names none."""
+    told = (_read(folder) or {}).get("chosen_from")
+    return frozenset(name for name in told if isinstance(name, str)) if isinstance(told, list) else frozenset()
 
 
 def read_populations(folder: RunFolder) -> dict[str, Population]:

@@ -30,13 +30,19 @@ def headline(study: Study) -> str:
 
 
 def answers(
-    study: Study, comparisons: Sequence[Comparison], calibration: Sequence[Verdict] = (), *, merges: str = ""
+    study: Study,
+    comparisons: Sequence[Comparison],
+    calibration: Sequence[Verdict] = (),
+    *,
+    merges: str = "",
+    of_papers: Sequence[str] = (),
 ) -> list[str]:
-    """Returns what is better than the baseline, or else than all others, and the verdicts on merges and calibrators.
+    """Returns the answers of the page, a line a question.
 
-    Each is one line.
+    These are the verdicts on papers' claims and what is better than the baseline, or, without both, than all others; and the
+    verdicts on merges and calibrators.
     """
-    found = [each.short for each in comparisons]
+    found = [*of_papers, *(each.short for each in comparisons)]
     measure = study.main_measure
     if not found and not (study.calibrates_only and calibration) and measure and study.cells[measure].notna().any():
         found = [_verdict(study, measure)]
@@ -76,8 +82,13 @@ def _span(study: Study, measure: str) -> str:
 
 
 def _headline_cells(study: Study, measure: str) -> pd.DataFrame:
-    """Returns the cells with the measure; calibrate runs, which repeat their inputs, only if there are no others."""
+    """Returns the cells with the measure.
+
+    Those that settings were chosen from are left out, and calibrate runs, which repeat their inputs, if there are others.
+    """
     table = study.measured(measure)
+    chosen = table[~table["stage"].isin(study.chosen_from)]
+    table = table if chosen.empty else chosen
     others = table[table["kind"] != CALIBRATE]
     return table if others.empty else others
 

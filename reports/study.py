@@ -19,7 +19,7 @@ from pruneyard.reports.data_record import DifferentDataError, conflict, data_rec
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.naming import column_names
-from pruneyard.reports.planned import read_plan
+from pruneyard.reports.planned import read_chosen_from, read_plan
 from pruneyard.reports.pooling import NOTHING, Pooled
 from pruneyard.reports.row_intervals import row_intervals
 from pruneyard.reports.store import Store
@@ -114,6 +114,11 @@ class Study:
             for folder, plan in zip(self.folders, plans, strict=True)
         ]
         return frozenset().union(*found)
+
+    @cached_property
+    def chosen_from(self) -> frozenset[str]:
+        """The stages whose runs served to choose settings for fresh seeds, and which are therefore no results themselves."""
+        return frozenset().union(*(read_chosen_from(folder) for folder in self.folders))
 
     @cached_property
     def statuses(self) -> dict[str, str]:

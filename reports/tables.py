@@ -29,7 +29,9 @@ _MAX_TRACEBACK = 20_000
 _CHARACTER = 0.54  # rem; width of a digit in the font of the table
 _BOLD_CHARACTER = 0.66  # rem
 _PADDING = 1.4  # rem; left and right padding of a table cell together
+_WIDER = 0.5  # by this share of a character m and w are wider
 _MAX_CHARACTERS = 28
+_MIN_REMARK = 22  # characters in a line of a remark below a label; row headers have none
 _MAX_FROZEN = 30.0  # rem
 _COSTS: dict[str, Callable[[float | None], str]] = {
     "num_active": formats.amount,
@@ -102,11 +104,11 @@ class Table:
         found: list[tuple[float, float]] = []
         left = 0.0
         for place in range(self.num_labels):
-            longest = max((len(row[place].text) for row in self.shown), default=0)
-            word = max((len(word) for word in self.headers[place].split()), default=0)
-            inner = max(
-                _CHARACTER * min(longest, _MAX_CHARACTERS), _BOLD_CHARACTER * min(word, _MAX_CHARACTERS)
-            )
+            values = [row[place] for row in self.shown]
+            remarks = _MIN_REMARK if place and any(each.remark for each in values) else 0
+            longest = max((len(each.text) for each in values), default=0)
+            word = max((len(word) + _WIDER * sum(map(word.count, "mwMW")) for word in self.headers[place].split()), default=0)
+            inner = max(_CHARACTER * min(max(longest, remarks), _MAX_CHARACTERS), _BOLD_CHARACTER * min(word, _MAX_CHARACTERS))
             width = round(_PADDING + inner, 2)
             # Only leading columns can stay, so a later, narrower one is not tried.
             if found and left + width > _MAX_FROZEN:
@@ -129,13 +131,15 @@ def summary_table(study: Study, *, elsewhere: Collection[int] = ()) -> Table:
     """Returns one row per cell: its distinguishing settings, seeds, measures and costs.
 
     Of more than `MAX_ROWS` cells these have the best ranks of `Study.ranks`. Settings that recorded none of the measures, such as
-    probes among trainings, have no row: sections of their own show them.
+    probes among trainings, have no row: sections of their own show them. Stages that settings were chosen from come last.
 
     elsewhere: calibrate cells with a row in another table of the page, which have none here if there are other settings.
     """
     measures = _measures(study)
     ranked = study.cells[study.ranks.rank(method="first") <= MAX_ROWS]
     table = _with_values(ranked if study.calibrates_only else ranked[~ranked["cell"].isin(elsewhere)], measures)
+    serves_a_choice = table["stage"].isin(study.chosen_from)
+    table = pd.concat([table[~serves_a_choice], table[serves_a_choice]])
     costs = [name for name in _COSTS if table[name].notna().any()]
     titles = cost_names(table["kind"])
     columns = label_values(study, table)

@@ -8,6 +8,7 @@ from typing import Any
 from made_up_study import metric, record
 
 from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.planned import write_plan
 from pruneyard.reports.store import Store
 
 
@@ -39,4 +40,5 @@ def write_rigged(folder: Path) -> Path:
     better = {"test/ece": [0.05, 0.06, 0.045, 0.05], **accuracy, **acting}
     write_runs(folder, {"name": "cigl", "weight_dropout": 0.1}, better)
     write_runs(folder, {"name": "cigl", "weight_dropout": 0.01}, {"test/ece": [0.10, 0.111, 0.089, 0.10], **accuracy, **inert})
+    write_plan(RunFolder(folder), sorted(Store(RunFolder(folder)).statuses()), chosen_from=["tune"])
     return folder

@@ -2,15 +2,19 @@
 
 from pruneyard.orchestrator.planning.plan import Plan
 from pruneyard.orchestrator.search.proposals import is_search_finished
+from pruneyard.orchestrator.spec.chosen_settings import KEY
 from pruneyard.reports.planned import Population, write_plan
 
 
 def write_study_plan(plan: Plan) -> None:
-    """Writes plan.json: all run keys, and for each population its metric, its direction and its runs."""
+    """Writes plan.json: all run keys, the stages that settings are chosen from, and each population with its metric and runs."""
     populations, spec = {}, plan.spec
     for stage in spec.stages:
         if stage.learning is not None and stage.learning.search.is_population:
             ((measure, best_is),) = stage.learning.search.directions.items()
             populations[stage.name or ""] = Population(measure, best_is, frozenset(job.key for job in stage.jobs))
     keys = [job.key for job in spec.jobs]
-    write_plan(plan.folder, keys, populations, is_complete=is_search_finished(spec, plan.folder))
+    sources = [stage.tables[KEY]["from"] for stage in spec.stages if KEY in stage.tables]
+    chosen_from = {name for name in sources if name in {stage.name for stage in spec.stages}}  # others are folders
+    complete = is_search_finished(spec, plan.folder)
+    write_plan(plan.folder, keys, populations, chosen_from=chosen_from, is_complete=complete)

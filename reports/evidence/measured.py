@@ -11,7 +11,7 @@ import pandas as pd
 
 from pruneyard.reports.cells import flat_spec
 from pruneyard.reports.evidence.claim import Compared, Condition, EvidenceClaims, Guard, PaperClaim, Values
-from pruneyard.reports.evidence.verdict import Effect, Judgement, Kept, judge
+from pruneyard.reports.evidence.verdict import MIN_PAIRS, Effect, Judgement, Kept, judge
 from pruneyard.reports.glossary import larger_is_better
 from pruneyard.reports.records import Status
 from pruneyard.reports.renamed_keys import present_key
@@ -21,8 +21,6 @@ from pruneyard.reports.study import Study
 from pruneyard.reports.targets import up_to_target, with_cost
 
 EPOCHS_TO = "epochs to "
-TUNED_IN = "tune"
-"""Stage whose runs a setting was chosen by; they are not counted again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +76,17 @@ def findings(study: Study, claims: EvidenceClaims) -> list[Finding]:
 
 
 def _of_claim(claim: PaperClaim, runs: _Runs) -> list[Finding]:
-    pairs = [(compared, *pair) for compared in claim.comparisons for pair in runs.pairs(compared, claim.match)]
-    effects, series = [], []
-    for _, base, method in pairs:
-        before, after = runs.values(claim.measure, base, method)
-        series.append((after - before).dropna())
-        effects.append(_effect(before, after))
+    pairs, effects, series = [], [], []
+    for compared in claim.comparisons:
+        own = [(pair, runs.values(claim.measure, *pair)) for pair in runs.pairs(compared, claim.match)]
+        nums = [len((after - before).dropna()) for _, (before, after) in own]
+        # Single seeds, as those of a search, say nothing beside settings with seeds enough.
+        least = min(max(nums, default=0), MIN_PAIRS)
+        for (pair, (before, after)), num in zip(own, nums, strict=True):
+            if num >= least:
+                pairs.append((compared, *pair))
+                series.append((after - before).dropna())
+                effects.append(_effect(before, after))
     corrected = holm([t_test(each) if len(each) else math.nan for each in series])
     found = []
     for (compared, base, method), effect, p in zip(pairs, effects, corrected, strict=True):
@@ -150,7 +153,7 @@ class _Runs:
 
     def __init__(self, study: Study) -> None:
         labelled = study.labelled
-        runs = labelled[(labelled["status"] == Status.COMPLETED) & (labelled["stage"] != TUNED_IN)]
+        runs = labelled[(labelled["status"] == Status.COMPLETED) & ~labelled["stage"].isin(study.chosen_from)]
         self._runs = {int(own["cell"].iloc[0]): own for _, own in runs.groupby("cell")}
         self._study = study
         self.specs = {cell: _flat(own.iloc[0]) for cell, own in self._runs.items()}

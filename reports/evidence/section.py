@@ -34,13 +34,20 @@ _SHOWN = {
     "budget.batch_size": "batches of",
 }
 """Keys of the setting that are named in words; those that were tuned come after them."""
+MAX_NAMED = 3
+"""Comparisons that a line at the head of the page names, of each verdict."""
+_CLEAR = (Verdict.APPEARS, Verdict.WEAKLY, Verdict.ABSENT)
 _TUNED = ("optimizer.lr", "method.lr", "method.schedule.every")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvidenceSection:
-    """The tables of the section, its note, and the explanation of tags. `confounds` has those of the methods in `evidence`."""
+    """The tables of the section, its note, the explanation of tags, and the verdicts in a line a claim.
 
+    `confounds` has those of the methods in `evidence`.
+    """
+
+    answers: Sequence[str]
     evidence: Table
     confounds: Table | None
     note: str
@@ -56,6 +63,7 @@ def evidence_section(study: Study, claims: EvidenceClaims | None = None) -> Evid
     rows = [_row(each, claims) for each in found]
     headers = ["paper", "setting", "claim", "published", "base method", "method", "difference", "mechanism", "verdict"]
     return EvidenceSection(
+        answers=[_answer(own) for own in _by_claim(found)],
         evidence=Table(headers=headers, num_labels=2, rows=rows, texts=(2, 3, 7, 8)),
         confounds=_confounds(claims, {each.claim.method for each in found}),
         note=_note(),
@@ -104,6 +112,32 @@ def _input_text(spec: Mapping[str, Any]) -> list[str]:
     """Returns how the input runs of a calibrate job were made."""
     keys = ("input.kind", "input.runs.kind", "input.runs.method.name", "input.runs.method.ipc", "input.runs.method.mask.ratio")
     return [f"{key.removeprefix('input.runs.')} {_plain(spec[key])}" for key in keys if spec.get(key) is not None]
+
+
+def _by_claim(found: Sequence[Finding]) -> list[list[Finding]]:
+    claims = dict.fromkeys(each.claim.claim for each in found)
+    return [[each for each in found if each.claim.claim == claim] for claim in claims]
+
+
+def _answer(found: Sequence[Finding]) -> str:
+    """Returns the verdicts on one claim, the strongest first: the clear ones with their differences, the others by number."""
+    told = []
+    for verdict in Verdict:
+        own = [each for each in found if each.judgement.verdict is verdict]
+        if own and verdict in _CLEAR:
+            more = f"; {len(own) - MAX_NAMED} more" if len(own) > MAX_NAMED else ""
+            told.append(f"{verdict.value} ({'; '.join(map(_short, own[:MAX_NAMED]))}{more})")
+        elif own:
+            told.append(f"{len(own)} of {len(found)} comparisons: {verdict.value}")
+    return f"{found[0].claim.method}, {_measure_words(found[0].claim.measure)}: {', '.join(told)}."
+
+
+def _short(found: Finding) -> str:
+    mean, half = formats.estimate(found.effect.difference, found.effect.low, found.effect.high)
+    # Where methods are compared, the label says which.
+    method = None if "method.name" in found.compared.method else _common_method(found)
+    label = found.compared.label if method is None else f"{found.compared.label} on {method}"
+    return f"{label} {mean} ± {half}" if half else f"{label} {mean}"
 
 
 def _common_method(found: Finding) -> Any:

@@ -14,6 +14,9 @@ from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.prose import headline
+from pruneyard.reports.study import Study
+from pruneyard.reports.tables import summary_table
 from pruneyard.testing.cases import each_case
 
 TUNE: dict[str, Any] = {
@@ -59,6 +62,16 @@ def test_the_best_setting_of_each_value_is_trained_with_fresh_seeds(trained: Pat
     expected = {(density, means[density].idxmin(), seed) for density in (0.5, 0.2) for seed in (7, 8, 9)}
     assert set(fresh[["density", "lr", "seed"]].itertuples(index=False, name=None)) == expected
     assert len(runs) == 8 + 6
+
+
+def test_runs_that_settings_were_chosen_by_come_last_and_are_no_results(trained: Path) -> None:
+    study = Study.read([trained])
+    assert study.chosen_from == {"tune"}
+    table = summary_table(study)
+    stages = [row[table.headers.index("stage")].text for row in table.rows]
+    assert stages == ["fresh"] * 2 + ["tune"] * 4
+    assert "ranges from" in headline(study)
+    assert "tune" not in headline(study)
 
 
 def test_its_jobs_are_those_of_any_spec_with_these_settings(trained: Path) -> None:

@@ -15,11 +15,11 @@ from pruneyard.reports.claims.reading import ClaimError
 from pruneyard.reports.evidence.claim import Condition, Published
 from pruneyard.reports.evidence.measured import Measured, findings, mechanism_acts
 from pruneyard.reports.evidence.reading import packaged_evidence, read_evidence
-from pruneyard.reports.evidence.section import setting_text
+from pruneyard.reports.evidence.section import evidence_section, setting_text
 from pruneyard.reports.evidence.verdict import Effect, Judgement, Kept, Verdict, judge
 from pruneyard.reports.glossary import is_known
 from pruneyard.reports.layout import RunFolder
-from pruneyard.reports.page import write_page
+from pruneyard.reports.page import write_page, write_with_answers
 from pruneyard.reports.store import Store
 from pruneyard.reports.study import Study
 from pruneyard.testing.cases import each_case
@@ -134,6 +134,18 @@ def test_the_page_shows_them(rigged: Path) -> None:
     assert "Evidence on papers' claims" in text
     assert "mechanism inert under published settings" in text
     assert "the rate of the random mask is never passed on" in text
+
+
+def test_the_head_of_the_page_has_a_line_for_each_claim(rigged: Path) -> None:
+    section = evidence_section(Study.read([rigged]))
+    assert section is not None
+    assert write_with_answers([rigged], rigged / "report.html")[:2] == section.answers
+    assert section.answers == [
+        "CigL, test ECE: appears (both with a mask of 0.1 -0.0488 ± 0.0040), 1 of 2 comparisons: mechanism inert under published "
+        "settings.",
+        "CigL, test accuracy: does not appear though the mechanism acts (both with a mask of 0.1 0.0000 ± 0), 1 of 2 "
+        "comparisons: mechanism inert under published settings.",
+    ]
 
 
 def test_epochs_to_the_base_methods_level(tmp_path: Path) -> None:
