@@ -125,6 +125,19 @@ class StatelessObjective:
         return memory
 
 
+def computed_loss(objective: Objective, inputs: LossInputs) -> tuple[Tensor, Tensors]:
+    """Returns loss and memory of an objective. Raises `TypeError` if it returns anything but a scalar and a table of tensors."""
+    returned = objective.loss(inputs)
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], Tensor)):
+        found = type(returned).__name__
+        raise TypeError(f"{type(objective).__name__}.loss returned a {found}; it must return the loss, a scalar, and the memory")
+    loss, memory = returned
+    if loss.ndim:
+        rule = "it must be a scalar, such as the mean over the batch"
+        raise TypeError(f"{type(objective).__name__}.loss returned a loss of shape {tuple(loss.shape)}; {rule}")
+    return loss, memory
+
+
 MEASURED = "measured/"
 """Prefix of the scalars in the state of a plug-in that are reported as metrics of the split `train`, without it."""
 

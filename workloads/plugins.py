@@ -3,7 +3,8 @@
 The file name is the name used in specs and the one class in its `__all__` is the plug-in. A family with a file `_by_reference.py`
 also takes code of the user's own, by a reference such as `my_package.nets:Net`. Third parties add plug-ins
 through the entry-point group `pruneyard.plugins`: `sparse.methods.fresh_growth = "their_package.fresh_growth"`. A further kind
-of job is `kinds.merge = "their_package.merge"`, with its methods in `merge.methods.NAME`.
+of job is `kinds.merge = "their_package.merge"`, with its methods in `merge.methods.NAME`. `add_file` adds a file that lies in
+no package.
 
 The conformance suites (`pruneyard.testing`) build a plug-in with its defaults and with short budgets. A class whose fields have
 no defaults, or that has more than one way of working, names the settings to test in a class attribute `examples`, a tuple of
@@ -16,7 +17,6 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -24,10 +24,11 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pruneyard.workloads.user_code.errors import UserCodeError
-from pruneyard.workloads.user_code.families import FAMILIES, NoFamilyError, family_of
+from pruneyard.workloads.user_code.families import KINDS, PROTOCOLS, NoFamilyError, family_of
 from pruneyard.workloads.user_code.files import LOCATIONS, module_of_file
 from pruneyard.workloads.user_code.references import import_user_module, is_reference
 
@@ -105,29 +106,50 @@ def _all_modules(family: str) -> dict[str, str]:
 
 
 def add_file(path: str, family: str | None = None) -> str:
-    """Makes a file a plug-in of this process and its workers, by its name without `.py`. Returns its module.
+    """Makes a file a plug-in, or a kind of job, of this process and its workers, by its name without `.py`. Returns its module.
 
     family: the family of its class; by default the one whose protocol the class satisfies.
 
-    Raises `UserCodeError` for a file that cannot be imported or that does not name exactly one class in `__all__`, a class that
-    fits no family, and a name that another plug-in has.
+    Raises `UserCodeError` for a file that cannot be imported or has no plug-in class (see `class_in`), a class that fits no
+    family, and a name that another plug-in has.
     """
     module = module_of_file(path)
-    public = getattr(import_user_module(module, reference=path), "__all__", [])
-    cls = getattr(sys.modules[module], public[0], None) if len(public) == 1 else None
-    if not inspect.isclass(cls):
-        raise UserCodeError(f"{path}: __all__ is {public}; it must name exactly one class")
-    if family is not None and family not in FAMILIES:
-        raise UserCodeError(f"{path}: {family!r} is no family of plug-ins; known are {', '.join(FAMILIES)}")
+    cls = class_in(import_user_module(module, reference=path), path)
+    if family is not None and family not in PROTOCOLS:
+        raise UserCodeError(f"{path}: {family!r} is no family of plug-ins; known are {', '.join(PROTOCOLS)}")
     try:
         member = family or family_of(cls), Path(path).stem
     except NoFamilyError as error:
         raise UserCodeError(f"{path}: {error}") from error
-    if member[1] in _modules(member[0]) or LOCATIONS.plugins.get(member, module) != module:
+    taken = _installed_jobs() if member[0] == KINDS else _modules(member[0])
+    if member[1] in taken or LOCATIONS.plugins.get(member, module) != module:
         raise UserCodeError(f"{path}: {member[0]} has a plug-in {member[1]} already; give the file another name")
     LOCATIONS.plugins[member] = module
     _find_named.cache_clear()
     return module
+
+
+def class_in(module: ModuleType, path: str) -> type[Any]:
+    """Returns the class of a plug-in's file.
+
+    Raises `UserCodeError`, which begins with the path, unless `__all__` names exactly one class, a frozen dataclass without
+    abstract methods.
+    """
+    public = list(getattr(module, "__all__", []))
+    own = [name for name, member in vars(module).items() if inspect.isclass(member) and member.__module__ == module.__name__]
+    defined = f"; the file defines {', '.join(own)}" if own else "; the file defines no class"
+    if len(public) != 1:
+        raise UserCodeError(f"{path}: __all__ is {public}; it must name exactly one class{defined}")
+    cls = getattr(module, public[0], None)
+    if not inspect.isclass(cls):
+        raise UserCodeError(f"{path}: __all__ names {public[0]}, which is no class{defined}")
+    if not (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen and "__dataclass_params__" in vars(cls)):
+        rule = "write @dataclass(frozen=True, kw_only=True) above it"
+        raise UserCodeError(f"{path}: {cls.__name__} is no frozen dataclass; {rule}")
+    if inspect.isabstract(cls):
+        lacking = ", ".join(sorted(cls.__abstractmethods__))
+        raise UserCodeError(f"{path}: {cls.__name__} lacks {lacking}, which its base class asks for")
+    return cls
 
 
 def names(family: str) -> list[str]:
@@ -190,13 +212,20 @@ def table_of(plugin: Any) -> dict[str, Any]:
 
 
 @cache
-def _jobs() -> dict[str, str]:
+def _installed_jobs() -> dict[str, str]:
+    """Returns the module of every kind's job class: of ours, and of other distributions."""
     own = {path.parent.name: f"pruneyard.workloads.{path.parent.name}.job" for path in Path(__file__).parent.glob("*/job.py")}
-    return dict(sorted((_foreign_modules("kinds") | own).items()))
+    return dict(sorted((_foreign_modules(KINDS) | own).items()))
+
+
+def _jobs() -> dict[str, str]:
+    """Returns these modules with those of the files that specs have named."""
+    added = {name: module for (family, name), module in LOCATIONS.plugins.items() if family == KINDS}
+    return dict(sorted((added | _installed_jobs()).items()))
 
 
 def kinds() -> list[str]:
-    """Returns the kinds of jobs: the folders of `workloads` that contain a `job.py`, and those of other distributions."""
+    """Returns the kinds of jobs: folders of `workloads` with a `job.py`, and those that other distributions and files add."""
     return list(_jobs())
 
 

@@ -127,6 +127,8 @@ class StillRunningError(RuntimeError):
 class NonFiniteError(ArithmeticError):
     """A loss or gradient that is not finite, so that training cannot continue."""
 
+    ADVICE = "it must be finite: lower the learning rate, or look for a division by 0 or a logarithm of 0 in the loss"
+
 
 class Workload(Protocol):
     """A resolved job: a frozen dataclass whose fields are the tables of the spec; most have a source named `data`."""

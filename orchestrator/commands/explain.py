@@ -20,6 +20,7 @@ from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 from pruneyard.workloads.data.fingerprints import Fingerprints
+from pruneyard.workloads.user_code.error_line import error_line
 
 
 def execute(subject: str, out: Location | None, sets: tuple[str, ...], axes: tuple[str, ...], plugins: tuple[str, ...]) -> int:
@@ -69,7 +70,7 @@ def _describe_job(job: Job, plan: Plan, change: DataChange | None) -> str:
     if status is Status.COMPLETED:
         return f"{head} finished; it will not run again"
     row = _row(plan.folder, job.key)
-    last = str(row["error"]).strip().splitlines()[-1] if row["error"] else "its checkpoint is kept"
+    last = error_line(str(row["error"])) if row["error"] else "its checkpoint is kept"
     return f"{head} runs again because attempt {plan.statuses[job.key][1]} ended {status and status.value}: {last}"
 
 

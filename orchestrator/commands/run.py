@@ -30,6 +30,7 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
 from pruneyard.reports.storage import StorageError
+from pruneyard.workloads.user_code.error_line import error_line
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ def _notes(results: Results, labels: Mapping[str, str]) -> list[str]:
     lines = []
     failed = runs[runs["status"] == Status.FAILED.value]
     for _, row in failed.head(5).iterrows():
-        last = str(row["error"]).strip().splitlines()[-1]
+        last = error_line(str(row["error"]))
         label = labels.get(row["run_key"], f"{row['model']} {row['method']} seed={row['seed']}")
         lines.append(f"FAILED {row['run_key']} ({label}): {last}")
     if len(failed) > 5:

@@ -11,6 +11,7 @@ from pruneyard.orchestrator.execution.record import make_record
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
+from pruneyard.workloads.user_code.error_line import error_line
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def attempts_to_retry(
         status, newest = recorded.get(key, (None, 0))
         if newest >= planned.attempt:
             if key in crashes and status is Status.FAILED:  # it wrote its record and then lost its device
-                study_run.mark_failed(key, crashes[key].strip().splitlines()[-1])
+                study_run.mark_failed(key, error_line(crashes[key]))
             continue
         if key not in crashes:
             # During a stop, a job without a record was not started; nothing is wrong with it.

@@ -17,6 +17,7 @@ from pruneyard.reports.attempt import Attempt
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
+from pruneyard.workloads.user_code.error_line import error_line
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def fail_dependants(
     if not failed or not any(failed.intersection(planned.job.parents) for planned in attempts):
         return list(attempts)
     own = {job.key: job for job in plan.spec.jobs}
-    errors = _last_lines(study_run.folder)
+    errors = _error_lines(study_run.folder)
     left, doomed = list[PlannedAttempt](), list[tuple[PlannedAttempt, str]]()
     for planned in attempts:
         run = next((run for run in planned.job.parents if run in failed), None)
@@ -83,11 +84,11 @@ def fail_dependants(
     return left
 
 
-def _last_lines(folder: RunFolder) -> dict[str, str]:
-    """Returns the last line of the error of every failed run, by run key."""
+def _error_lines(folder: RunFolder) -> dict[str, str]:
+    """Returns the error of every failed run in one line, by run key."""
     runs = Store(folder).runs()
     rows = zip(*(runs.column(name).to_pylist() for name in ("run_key", "status", "error")), strict=True)
-    return {key: error.strip().splitlines()[-1] for key, status, error in rows if status == Status.FAILED.value and error}
+    return {key: error_line(error) for key, status, error in rows if status == Status.FAILED.value and error}
 
 
 def record_failures(failures: Sequence[tuple[PlannedAttempt, str]], study_run: StudyRun) -> None:

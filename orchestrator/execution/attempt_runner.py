@@ -30,6 +30,7 @@ from pruneyard.reports.store import Store
 from pruneyard.workloads.checkpoint import CheckpointWriteError
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.parents import FinishedRun
+from pruneyard.workloads.user_code.error_line import error_line
 from pruneyard.workloads.workload import (
     Context,
     CurvePoint,
@@ -222,7 +223,7 @@ class AttemptRunner:
             num_steps=self.report.num_steps,
             metrics=self.report.metrics,
             status=status,
-            error=None if error is None else error.strip().splitlines()[-1],
+            error=None if error is None else error_line(error),
             paused=paused,
             wall_s=record.wall_s,
             peak_memory_bytes=record.peak_memory_bytes,

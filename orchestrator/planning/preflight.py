@@ -2,16 +2,19 @@
 
 import dataclasses
 import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pruneyard.orchestrator.artifacts.parents import has_upstream_runs
 from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
 from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.run_key import has_source
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.data.duplicates import shared_images
 from pruneyard.workloads.data.fingerprints import load
 from pruneyard.workloads.training.ood_evaluation import check_ood
+from pruneyard.workloads.user_code.error_line import error_line
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,11 @@ def check_jobs(
             warnings.update(dict.fromkeys(job.workload.check(_job_data(job, data))))
         except ValueError as error:
             problems.append(Problem(0, job.label.rpartition(" seed=")[0], str(error)))
+        except Exception:  # whatever the code of a plug-in raises; what our own raises is an error of ours
+            if not has_source(job.identity):
+                raise
+            wrong = f"cannot be checked, its code raised {error_line(traceback.format_exc())}"
+            problems.append(Problem(0, job.label.rpartition(" seed=")[0], wrong))
     for warning in warnings:
         if warning not in warned:
             logger.warning("%s", warning)

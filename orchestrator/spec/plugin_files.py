@@ -37,17 +37,20 @@ def add_plugin_files(document: Document, added: Any) -> list[Any]:
     added: files that the command line or the caller adds to those of the spec. Raises `SpecError` with every problem.
     """
     problems, found = [], []
-    for given, origin in ((document.tables.get(PLUGINS, []), PLUGINS), (added, f"{PLUGINS} of the command line")):
+    for given, lines, origin in (
+        (document.tables.get(PLUGINS, []), document.lines, ""),
+        (added, dict[str, int](), " (from the command line)"),
+    ):
         if not isinstance(given, list):
-            wrong = f"is {short_json(given)}; it must be a list of files"
-            problems.append(Problem(document.lines.get(PLUGINS, 0), origin, wrong))
+            wrong = f"is {short_json(given)}; it must be a list of files{origin}"
+            problems.append(Problem(lines.get(PLUGINS, 0), PLUGINS, wrong))
             continue
         for place, item in enumerate(given):
+            key = f"{PLUGINS}[{place}]"
             try:
                 _add(item)
             except UserCodeError as error:
-                line = document.lines.get(f"{PLUGINS}[{place}]", 0) if origin == PLUGINS else 0
-                problems.append(Problem(line, f"{origin}[{place}]", str(error)))
+                problems.append(Problem(lines.get(key, 0), key, f"{error}{origin}"))
             if item not in found:
                 found.append(item)
     if problems:

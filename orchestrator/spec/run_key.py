@@ -27,17 +27,18 @@ def key_of(kind: str, identity: Mapping[str, Any]) -> str:
 
 def check_source(kind: str, workload: object, identity: Mapping[str, Any], key: str) -> None:
     """Raises `ValueError` if plug-ins of third parties have another source in this process than where the job was planned."""
-    if _has_source(identity) and (here := run_key(kind, workload)) != key:
+    if has_source(identity) and (here := run_key(kind, workload)) != key:
         raise ValueError(
             f"the source of a plug-in differs from that of the process that planned this job (run key {here} here, {key} there); "
             "install the same source on every node, and change it only when no study runs"
         )
 
 
-def _has_source(value: Any) -> bool:
+def has_source(value: Any) -> bool:
+    """Returns whether an encoded identity covers the source of code of third parties."""
     if isinstance(value, Mapping):
-        return SOURCE in value or any(_has_source(item) for item in value.values())
-    return isinstance(value, list) and any(_has_source(item) for item in value)
+        return SOURCE in value or any(has_source(item) for item in value.values())
+    return isinstance(value, list) and any(has_source(item) for item in value)
 
 
 def canonical(value: Any) -> str:

@@ -40,7 +40,7 @@ class Header:
         elif not all(0 <= seed <= MAX_SEED for seed in self.seeds):
             raise ValueError(f"seeds is {short_json(list(self.seeds))}; every seed must lie in 0 ... {MAX_SEED}")
         if self.kind not in kinds():
-            hint = nearest(self.kind, dict.fromkeys(kinds()))
+            hint = nearest(self.kind, dict.fromkeys(kinds())) or "; a file of your own adds one, by plugins: [FILE]"
             raise ValueError(f"kind is {short_json(self.kind)}; it must be one of {', '.join(kinds())}{hint}")
         if not NAME_PATTERN.fullmatch(self.name):
             rule = "letters, digits, '.', '_' and '-', 80 at most, the first a letter or digit"

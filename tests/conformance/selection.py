@@ -9,7 +9,6 @@ options all members of all families are tested.
 """
 
 import importlib
-import inspect
 import os
 import shutil
 import sys
@@ -21,7 +20,8 @@ from typing import Any
 import pytest
 
 from pruneyard.workloads import plugins
-from pruneyard.workloads.user_code.families import FAMILIES, NoFamilyError, family_of
+from pruneyard.workloads.user_code.errors import UserCodeError
+from pruneyard.workloads.user_code.families import KINDS, PROTOCOLS, NoFamilyError, family_of
 
 Member = tuple[str, str]  # family, name
 CHOSEN = pytest.StashKey[frozenset[Member]]()
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("pruneyard", "conformance of pruneyard's plug-ins")
     plugin_help = "test this plug-in alone, a file or an installed plug-in's name; may be given several times"
     group.addoption("--plugin", metavar="FILE_OR_NAME", action="append", help=plugin_help)
-    group.addoption("--family", choices=sorted(FAMILIES), help="the plug-in's family; alone: test all members of this family")
+    group.addoption("--family", choices=sorted(PROTOCOLS), help="the plug-in's family; alone: test all members of this family")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if plugin_options is not None:
         config.stash[CHOSEN] = frozenset(member for plugin in plugin_options for member in _members(config, plugin, family))
     elif family is not None:
-        config.stash[CHOSEN] = frozenset((family, name) for name in plugins.names(family))
+        config.stash[CHOSEN] = frozenset((family, name) for name in _names(family))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -79,15 +79,17 @@ def _members(config: pytest.Config, plugin: str, family: str | None) -> list[Mem
 
 def _installed_members(name: str, family: str | None) -> list[Member]:
     """Returns every member of that name; several families may have one. Raises `pytest.UsageError` for an unknown name."""
-    families = [family] if family else sorted(FAMILIES)
-    found = [(candidate, name) for candidate in families if name in plugins.names(candidate)]
+    families = [family] if family else sorted(PROTOCOLS)
+    found = [(candidate, name) for candidate in families if name in _names(candidate)]
     if not found:
-        try:
-            plugins.find(families[0], name)
-        except plugins.UnknownPluginError as error:
-            where = f"in {family}: {error}" if family else "in any family; a file is given by its path, which ends in .py"
-            raise pytest.UsageError(f"--plugin {name} is no plug-in {where}") from error
+        where = f"{family}, which has {', '.join(_names(family))}" if family else "any family"
+        raise pytest.UsageError(f"--plugin {name} is no plug-in of {where}; a file is given by its path, which ends in .py")
     return found
+
+
+def _names(family: str) -> list[str]:
+    """Returns the names of a family's members, which for the family of kinds are the kinds of jobs."""
+    return plugins.kinds() if family == KINDS else plugins.names(family)
 
 
 def _member_in_file(config: pytest.Config, plugin: str, family: str | None) -> Member:
@@ -99,6 +101,8 @@ def _member_in_file(config: pytest.Config, plugin: str, family: str | None) -> M
     if not path.is_file():
         raise pytest.UsageError(f"--plugin {plugin} is no file; {path} does not exist")
     package = Path(plugins.__file__).parent.resolve()
+    if path == package / path.parent.name / "job.py":
+        return KINDS, path.parent.name
     if path.is_relative_to(package):
         return ".".join(path.relative_to(package).parent.parts), path.stem
     root, module = _import_root_and_name(path)
@@ -109,7 +113,8 @@ def _member_in_file(config: pytest.Config, plugin: str, family: str | None) -> M
             family = family_of(cls)
         except NoFamilyError as error:
             raise pytest.UsageError(f"{error}; --family names the family to test it as") from error
-    if package.joinpath(*family.split("."), path.name).exists():
+    own = package / path.stem / "job.py" if family == KINDS else package.joinpath(*family.split("."), path.name)
+    if own.exists():
         raise pytest.UsageError(f"--plugin {plugin}: {family} has a plug-in {path.stem} already; give the file another name")
     site = Path(tempfile.mkdtemp(prefix="pruneyard-plugin-"))
     config.add_cleanup(lambda: shutil.rmtree(site, ignore_errors=True))
@@ -152,7 +157,7 @@ def _public_class(path: Path, module: str) -> type[Any]:
         raise pytest.UsageError(f"--plugin {path} cannot be imported: {type(error).__name__}: {error}") from error
     if Path(loaded.__file__ or "").resolve() != path:
         raise pytest.UsageError(f"--plugin {path} is hidden by {loaded.__file__}; give the file another name")
-    public = getattr(loaded, "__all__", [])
-    if len(public) != 1 or not inspect.isclass(getattr(loaded, public[0], None)):
-        raise pytest.UsageError(f"--plugin {path}: __all__ is {public}; it must name exactly one class")
-    return getattr(loaded, public[0])  # type: ignore[no-any-return]
+    try:
+        return plugins.class_in(loaded, f"--plugin {path}")
+    except UserCodeError as error:
+        raise pytest.UsageError(str(error)) from error

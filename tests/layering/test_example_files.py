@@ -5,13 +5,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from manuals import MANUALS, ROOT, blocks, example_files
 
 from pruneyard import Results
-from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.records import Status
 
 FILES = example_files()
@@ -74,31 +72,12 @@ def test_a_kind_of_job_is_added_by_its_folder_alone(copy: Path, tmp_path: Path) 
     assert (tmp_path / "out" / "report.html").is_file()
 
 
-def test_a_paused_and_resumed_job_passes_the_check_that_the_manual_gives(tmp_path: Path) -> None:
-    (code,) = [text for text in blocks(MANUALS["workloads"], "python") if "def finish(" in text]
-    defined: dict[str, Any] = {}
-    exec(code, defined)
-    (job,) = load_spec(
-        {
-            "name": "paused",
-            "kind": "sparse",
-            "data": {"name": "digits", "max_train": 100, "max_test": 50},
-            "model": {"name": "mlp", "width": 8, "depth": 1},
-            "method": {"name": "set", "density": 0.5, "schedule": {"every": 1}},
-            "budget": {"epochs": 3, "batch_size": 32},
-        }
-    ).jobs
-    whole, paused = (defined["finish"](job.workload, tmp_path / str(pause), pause=pause) for pause in (False, True))
-    assert paused == whole
-    assert len({step for step, *_ in whole}) == 3
-
-
 @pytest.mark.slow
 def test_copied_plugins_pass_their_conformance_suites(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "pruneyard.testing.selection", "-p", "no:cacheprovider"]
     command += ["-p", "no:xdist", "--pyargs", "pruneyard.testing"]
-    for path in PLUGINS:
-        file = tmp_path / Path(path).name
+    for path in FILES:
+        file = tmp_path / (Path(path).name if path in PLUGINS else "nearest_mean.py")
         file.write_text(FILES[path])
         command += ["--plugin", file.name]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

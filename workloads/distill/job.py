@@ -198,7 +198,7 @@ class _Distillation:
         self.state = self.job.method.iterate(self.state, self.num_done, self.context)
         for name, value in self.state.numbers.items():
             if not math.isfinite(value):
-                raise NonFiniteError(f"train/{name} is {value} at iteration {self.num_done}")
+                raise NonFiniteError(f"train/{name} is {value} at iteration {self.num_done}; {NonFiniteError.ADVICE}")
         self.num_done += 1
         if self.context.device.type == "cuda":
             # Kernels run asynchronously: without this, the time would be that of queueing them.

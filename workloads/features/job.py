@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.data.flat_features import flattened
 from pruneyard.workloads.features.ranker import FeatureRanker
-from pruneyard.workloads.plugins import Plugin
+from pruneyard.workloads.plugins import Plugin, Settings
 from pruneyard.workloads.workload import Context, Progress
 
 __all__ = ["FeaturesJob"]
@@ -24,6 +24,7 @@ class FeaturesJob:
     method: Annotated[FeatureRanker, Plugin("features.methods")]
     seed: int = 0
     leaves: ClassVar[tuple[str, ...]] = ("ranking",)
+    examples: ClassVar[tuple[Settings, ...]] = ({"data": {"name": "wine"}, "method": {"name": "variance"}},)
 
     def check(self, data: Dataset) -> list[str]:
         """Returns no warnings: any data has features."""

@@ -54,8 +54,6 @@ class UserNetwork:
             network = type(self).target(**arguments)
         except Exception as error:  # whatever the code raises
             raise UserCodeError(f"model: {call} raised {type(error).__name__}: {error}") from error
-        if not isinstance(network, nn.Module):
-            raise UserCodeError(f"model: {call} returned a {type(network).__name__}; it must be an nn.Module")
         check_outputs(network, table=self, call=call, image_shape=image_shape, num_classes=num_classes)
         return network
 

@@ -15,6 +15,8 @@ def check_outputs(network: nn.Module, *, table: object, call: str, image_shape: 
 
     Runs a copy on the meta device, once for each table. table: what the network was built from. call: how messages name it.
     """
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"model: {call} returned a {type(network).__name__}; it must be an nn.Module")
     key = (table, image_shape, num_classes)
     if key not in _LAST_LAYERS:
         twin = without_storage(network).eval()

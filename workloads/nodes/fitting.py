@@ -191,7 +191,8 @@ class Fitting:
         """Raises `NonFiniteError` if a loss was not finite since the last `take_means`."""
         for name, total in (("loss", self.loss_sum), ("eice", self.error_sum)):
             if not bool(torch.isfinite(total)):
-                raise NonFiniteError(f"train/{name} is {float(total)} in the steps before step {self.step}")
+                found = f"train/{name} is {float(total)} in the steps before step {self.step}"
+                raise NonFiniteError(f"{found}; {NonFiniteError.ADVICE}")
 
     def take_means(self) -> dict[str, float]:
         """Returns the mean loss, and the mean EICE of tuning steps, since the last call. Raises `NonFiniteError`."""

@@ -25,7 +25,7 @@ from pruneyard.workloads.nodes.rare_metrics import rare_metrics
 from pruneyard.workloads.nodes.splits.drawn import Drawn
 from pruneyard.workloads.nodes.splitting import NodeSplitter
 from pruneyard.workloads.parents import Predictions
-from pruneyard.workloads.plugins import Plugin, table_of
+from pruneyard.workloads.plugins import Plugin, Settings, table_of
 from pruneyard.workloads.workload import (
     Context,
     CurvePoint,
@@ -89,6 +89,15 @@ class NodesJob:
     jackknife: Jackknife = Jackknife()
     seed: int = 0
     leaves: ClassVar[tuple[str, ...]] = ("predictions",)
+    examples: ClassVar[tuple[Settings, ...]] = (
+        {
+            "data": {"name": "block_model", "num_nodes": 200},
+            "minority": "rare",
+            "method": {"name": "plain"},
+            "split": {"name": "drawn", "per_class": 5, "num_val": 50, "num_calib": 50, "num_test": 60},
+            "budget": {"steps": 6, "evaluate_every": 2},
+        },
+    )
 
     def run(self, context: Context) -> Iterator[Progress]:
         """Resumes from the newest valid checkpoint of the context, or starts."""

@@ -18,8 +18,9 @@ from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder, has_random_layers
 from pruneyard.workloads.networks.digest import network_digest
 from pruneyard.workloads.networks.flops import macs_of
+from pruneyard.workloads.networks.output_check import check_outputs
 from pruneyard.workloads.networks.parameter_groups import check_patterns
-from pruneyard.workloads.plugins import Plugin, name_of
+from pruneyard.workloads.plugins import Plugin, Settings, name_of
 from pruneyard.workloads.seeding import global_stream, stream
 from pruneyard.workloads.sparse.iso_flop import widened
 from pruneyard.workloads.sparse.narrow import Narrow
@@ -31,6 +32,7 @@ from pruneyard.workloads.training.ood_evaluation import ood_splits
 from pruneyard.workloads.training.recipe import Recipe
 from pruneyard.workloads.training.robustness import NOT_ATTACKED, RobustAccuracy
 from pruneyard.workloads.training.segment import WHOLE, Segment
+from pruneyard.workloads.user_code.identity import source_digest
 from pruneyard.workloads.workload import Context, Progress
 
 __all__ = ["SparseJob"]
@@ -67,6 +69,14 @@ class SparseJob(Recipe):
     workers: int = field(default=1, metadata=SET_BY_RESOURCES)
     runs_on_ranks: ClassVar[bool] = True
     leaves: ClassVar[tuple[str, ...]] = ("network", "checkpoint", "predictions")
+    examples: ClassVar[tuple[Settings, ...]] = (
+        {
+            "data": {"name": "digits", "max_train": 100, "max_test": 50},
+            "model": {"name": "mlp", "width": 8, "depth": 1},
+            "method": {"name": "set", "density": 0.5, "schedule": {"every": 1}},
+            "budget": {"epochs": 3, "batch_size": 32},
+        },
+    )
 
     def __post_init__(self) -> None:
         for index, source in enumerate(self.ood):
@@ -145,8 +155,11 @@ class SparseJob(Recipe):
         recipe = self.method.complete(self)
         with torch.device("meta"):
             num_outputs = data.num_classes + recipe.objective.num_extra
-            network = self.model_for(data.image_shape, data.num_classes).build(
-                image_shape=data.image_shape, num_classes=num_outputs
+            model = self.model_for(data.image_shape, data.num_classes)
+            network = model.build(image_shape=data.image_shape, num_classes=num_outputs)
+        if source_digest(type(model)) is not None:
+            check_outputs(
+                network, table=model, call=name_of(model), image_shape=data.image_shape, num_classes=num_outputs
             )
         choose_prunable(network, self.prunable)
         check_execution(self.execution, recipe, self.method)

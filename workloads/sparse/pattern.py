@@ -32,6 +32,13 @@ class LayerMove:
     is_last: bool  # whether it is the last prunable layer, all of whose outputs must stay
     generator: torch.Generator
 
+    def __post_init__(self) -> None:
+        # Scores that broadcast to the weight, such as a sum, would rank nothing without anybody noticing.
+        for name, scores in (("drop scores", self.drop_scores), ("grow scores", self.grow_scores)):
+            if scores.shape != self.mask.shape:
+                wanted = f"they must have that of its weight, {tuple(self.mask.shape)}"
+                raise ValueError(f"{name} of {self.layer} have the shape {tuple(scores.shape)}; {wanted}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pattern(ABC):

@@ -34,7 +34,7 @@ class LossBuffer:
         if len(bad):
             first = int(bad[0])
             step = self.last_at - self.num + 1 + first
-            raise NonFiniteError(f"train/loss is {float(losses[first])} at step {step}")
+            raise NonFiniteError(f"train/loss is {float(losses[first])} at step {step}; {NonFiniteError.ADVICE}")
         return losses
 
     def take(self) -> float:

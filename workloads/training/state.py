@@ -19,6 +19,7 @@ from pruneyard.workloads.interfaces import (
     RuleState,
     SplitLogits,
     Tensors,
+    computed_loss,
 )
 from pruneyard.workloads.masks.explored import Explored, with_mask
 from pruneyard.workloads.masks.masks import prunable_weights
@@ -205,7 +206,7 @@ class Training:
             class_counts=self.class_counts,
         )
         with self.autocast(), self.backward.synchronise_norms(self.network):
-            loss, memory = self.recipe.objective.loss(loss_inputs)
+            loss, memory = computed_loss(self.recipe.objective, loss_inputs)
         return loss, {name: tensor for name, tensor in memory.items() if tensor is not self.memory[name]}
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The families of plug-ins, and which of them a class belongs to: the one whose protocol it satisfies."""
+"""Names the families of plug-ins and finds that of a class: the one whose protocol it satisfies."""
 
 import dataclasses
 import importlib
@@ -32,6 +32,10 @@ FAMILIES = {
     "sparse.patterns": "pruneyard.workloads.sparse.pattern.Pattern",
 }
 """The protocol, or the abstract base class, of every family of plug-ins."""
+KINDS = "kinds"
+"""The family of kinds of jobs: a file of a user, or an entry point, adds one as it adds a plug-in."""
+PROTOCOLS = FAMILIES | {KINDS: "pruneyard.workloads.workload.Workload"}
+"""The protocol of everything that a file can add."""
 
 
 class NoFamilyError(ValueError):
@@ -40,7 +44,7 @@ class NoFamilyError(ValueError):
 
 def family_of(cls: type[Any]) -> str:
     """Returns the family whose protocol a class satisfies. Raises `NoFamilyError` where none, or several, fit best."""
-    bases = {family: _protocol(family) for family in FAMILIES}
+    bases = {family: _protocol(family) for family in PROTOCOLS}
     inherited = [family for family, base in bases.items() if base in cls.__mro__]
     if inherited:
         return min(inherited, key=lambda family: cls.__mro__.index(bases[family]))
@@ -63,7 +67,7 @@ def family_of(cls: type[Any]) -> str:
 
 @cache
 def _protocol(family: str) -> type[Any]:
-    module, _, name = FAMILIES[family].rpartition(".")
+    module, _, name = PROTOCOLS[family].rpartition(".")
     return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
 
 

@@ -4,6 +4,7 @@ Files of the same name in different folders can then be imported side by side, r
 their classes can be pickled. A file inside a package is imported as a module of that package.
 """
 
+import difflib
 import hashlib
 import importlib
 import sys
@@ -52,7 +53,9 @@ def module_of_file(given: str) -> str:
         return known
     path = path.resolve()
     if not path.is_file():
-        raise UserCodeError(f"{given} is no file; {path} does not exist")
+        close = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.py")], n=1)
+        hint = f"; did you mean {Path(given).with_name(close[0])}?" if close else ""
+        raise UserCodeError(f"{given} is no file; {path} does not exist{hint}")
     name = _name_in_package(path) if (path.parent / "__init__.py").is_file() else _name_in_folder(path)
     LOCATIONS.modules[str(base_folder() / given)] = name
     return name

@@ -8,12 +8,13 @@ import difflib
 import importlib
 import re
 import sys
+import traceback
 from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
 
 from pruneyard.workloads.user_code.errors import UserCodeError
-from pruneyard.workloads.user_code.files import add_to_path, base_folder, module_of_file
+from pruneyard.workloads.user_code.files import add_to_path, base_folder, module_of_file, name_without_folder
 from pruneyard.workloads.user_code.handed_over import is_handed_over, object_of
 from pruneyard.workloads.user_code.shipping import use_modules
 from pruneyard.workloads.user_code.source_code import is_installed, is_ours, module_files
@@ -69,14 +70,23 @@ def import_user_module(module: str, *, reference: str) -> Any:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             searched = f"on sys.path or in {base_folder()}"
             raise UserCodeError(f"{reference!r} cannot be imported: there is no module {error.name} {searched}") from error
-        raise UserCodeError(f"{reference!r} cannot be imported: {module} raised ModuleNotFoundError: {error}") from error
+        raise _failed_import(module, reference, error) from error
     # Whatever the code raises when it is run, also `sys.exit` of a script without a main guard.
     except (Exception, SystemExit) as error:
-        raise UserCodeError(f"{reference!r} cannot be imported: {module} raised {type(error).__name__}: {error}") from error
+        raise _failed_import(module, reference, error) from error
     if not is_ours(module) and not is_installed(module):
         use_modules([module])
         module_files(module)  # remembers the sources as they were imported
     return imported
+
+
+def _failed_import(module: str, reference: str, error: BaseException) -> UserCodeError:
+    """Returns what the import of a module raised, with the line of its file that did; a syntax error says its own line."""
+    found = find_spec(module)
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if found and frame.f_code.co_filename == found.origin]
+    where = f" in line {lines[-1]}" if lines else ""
+    raised = f"{name_without_folder(module)} raised {type(error).__name__}{where}: {error}"
+    return UserCodeError(f"{reference!r} cannot be imported: {raised}")
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

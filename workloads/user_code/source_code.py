@@ -14,7 +14,7 @@ from pathlib import Path
 from pruneyard.workloads.user_code.files import name_without_folder
 
 _OURS = "pruneyard"
-_INSTALLED = {"site-packages", "dist-packages"}
+INSTALLED = {"site-packages", "dist-packages"}
 """The folders that package managers install into."""
 
 
@@ -61,7 +61,7 @@ def is_installed(module: str) -> bool:
         spec = find_spec(top)
     except ValueError:  # a module made by hand
         return False
-    return spec is not None and spec.origin is not None and not _INSTALLED.isdisjoint(Path(spec.origin).resolve().parts)
+    return spec is not None and spec.origin is not None and not INSTALLED.isdisjoint(Path(spec.origin).resolve().parts)
 
 
 def module_digest(module: str) -> str:
@@ -191,7 +191,7 @@ def _file_of(name: str, *, importer: str) -> Path | None:
         return None
     file = Path(spec.origin)
     is_same = top == importer.partition(".")[0]
-    return file if is_same or not _INSTALLED & set(file.resolve().parts) else None
+    return file if is_same or not INSTALLED & set(file.resolve().parts) else None
 
 
 def _imported(name: str, file: Path, content: bytes) -> Iterator[str]:

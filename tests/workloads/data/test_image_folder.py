@@ -26,6 +26,17 @@ def test_a_folder_is_read_class_by_class_with_its_test_part(data_folder: Path, m
     assert source.load().image_shape == (3 if mode == "RGB" else 1, 5, 6)
 
 
+def test_a_relative_path_is_searched_for_in_the_working_folder_first(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(data_folder / "pets", "train", per_class=12)
+    write_folder(tmp_path / "here" / "pets", "train", per_class=10)
+    for place, num_rows in ((tmp_path / "here", 20), (tmp_path, 24)):
+        monkeypatch.chdir(place)
+        found = ImageFolder(path="pets").read()
+        assert len(found.train) + len(found.test) == num_rows
+
+
 def test_a_val_folder_serves_as_test_unless_there_is_a_test_folder(
     data_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

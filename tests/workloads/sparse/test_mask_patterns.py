@@ -53,6 +53,15 @@ def move(weights: list[list[float]], gradients: list[list[float]], fraction: flo
     )
 
 
+def test_scores_of_another_shape_than_the_weight_are_refused() -> None:
+    """They would broadcast, and all weights tie."""
+    moved = move([[1.0, 0.0], [2.0, 3.0]], [[0.0, 1.0], [0.0, 0.0]], 0.5)
+    with pytest.raises(ValueError, match=r"^drop scores of layer have the shape \(\); .* that of its weight, \(2, 2\)$"):
+        dataclasses.replace(moved, drop_scores=moved.drop_scores.sum())
+    with pytest.raises(ValueError, match=r"^grow scores of layer have the shape \(2,\);"):
+        dataclasses.replace(moved, grow_scores=moved.grow_scores[0])
+
+
 def places(mask: Tensor) -> list[list[int]]:
     """Returns the active columns of each row."""
     return [row.nonzero().squeeze(1).tolist() for row in mask]
