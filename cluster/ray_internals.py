@@ -1,4 +1,4 @@
-"""What this folder uses of Ray's private interface, in one file, so that a new version of Ray is checked here.
+"""Holds all that this folder uses of Ray's private interface, so that a new version of Ray is checked here.
 
 The client of Ray Jobs alone is in `jobs.py`: importing it takes half a second, which studies need not wait for.
 

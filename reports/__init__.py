@@ -1,1 +1,1 @@
-"""What a run leaves and how it is read: Parquet schemas, statistics, figures, one HTML page."""
+"""The files of results and how they are read: Parquet schemas, statistics, figures, one HTML page."""

@@ -93,11 +93,11 @@ class ObjectPath:
         return self
 
     def absolute(self) -> "ObjectPath":
-        """Itself."""
+        """Returns the path unchanged, which is absolute already."""
         return self
 
     def expanduser(self) -> "ObjectPath":
-        """Itself."""
+        """Returns the path unchanged: an address has no home folder."""
         return self
 
     def mkdir(self, mode: int = 0, parents: bool = False, exist_ok: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What the page's drawer tells about each run, as compact JSON: settings, final values, artifacts, errors and parents."""
+"""Collects what the page's drawer shows of each run, as compact JSON: settings, final values, artifacts, errors and parents."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ class Study:
 
     @cached_property
     def drawn_note(self) -> str:
-        """Which cells charts draw, as a sentence that follows a caption; an empty text if all are."""
+        """A sentence on the cells that charts draw, which follows a caption; an empty text if all are."""
         left_out = [PROBE] if self.calibrates_only else [CALIBRATE, PROBE]
         cells, drawn = (table[~table["kind"].isin(left_out)] for table in (self.cells, self.drawn))
         return leading.note(cells, drawn, measure=leading.selection_measure(self.finals))

@@ -1,4 +1,4 @@
-"""What a run has spent when it reaches a target value: epochs, steps, training time and FLOPs."""
+"""Computes what a run has spent when it reaches a target value: epochs, steps, training time and FLOPs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process remembers of plug-ins and source files, for tests that change them under one process."""
+"""Forgets what a process has cached of plug-ins and source files, for tests that change them under one process."""
 
 from pruneyard.workloads import plugins
 from pruneyard.workloads.user_code import source_code

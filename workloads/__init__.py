@@ -1,1 +1,1 @@
-"""What a trial computes: data, models, training, sparsity, calibration. Knows neither Ray nor Parquet."""
+"""The computations of a trial: data, models, training, sparsity, calibration. This package knows neither Ray nor Parquet."""

@@ -1,4 +1,4 @@
-"""Which stages run together, and what makes their attempts ready to run: located inputs, loaded data, no failed input."""
+"""Groups the stages that run together, and makes their attempts ready to run: located inputs, loaded data, no failed input."""
 
 import logging
 from collections.abc import Callable, Collection, Sequence

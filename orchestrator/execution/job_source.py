@@ -1,4 +1,4 @@
-"""What a backend asks while it runs attempts: which trials are to stop, and which attempts can start by now."""
+"""Answers a backend that runs attempts: which trials are to stop, and which attempts can start by now."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""What is known of a run that a reference may name, before it is chosen."""
+"""Describes a run that a reference may name, before it is chosen."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar

@@ -1,4 +1,4 @@
-"""Where the spread of a setting comes from: the variance that each level of its nested repetitions adds."""
+"""Divides the spread of a setting: the variance that each level of its nested repetitions adds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison of calibrators says, in sentences: which one beats no calibration, and whose ECE is at its noise floor."""
+"""Puts a comparison of calibrators into sentences: which one beats no calibration, and whose ECE is at its noise floor."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def predictors(truth: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def estimates(exact: TopLabel, num_rows: int) -> pd.DataFrame:
-    """One row for each draw and measure; `exact` says how often each prediction is right."""
+    """Yields one row for each draw and measure; `exact` says how often each prediction is right."""
     found = []
     for draw in range(DRAWS):
         generator = np.random.default_rng((num_rows, draw))
@@ -76,7 +76,7 @@ def table(of_one: pd.DataFrame, truths: dict[str, float]) -> str:
 
 
 def plot(found: pd.DataFrame) -> alt.FacetChart:
-    """One panel for each measure: of both predictors the mean over draws with one standard deviation, and the truth as a rule."""
+    """Draws a panel for each measure: for both predictors mean and standard deviation over draws, and the truth as a rule."""
     base = alt.Chart(found).encode(
         x=alt.X("n:Q", scale=alt.Scale(type="log"), title="rows"), color=alt.Color("predictor:N", title=None)
     )

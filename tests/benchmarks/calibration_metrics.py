@@ -31,7 +31,7 @@ Values = dict[str, float]
 
 
 def random_rows(num_rows: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Float32 logits of an overconfident network: labels are sampled from the softmax of half of them."""
+    """Returns float32 logits of an overconfident network: labels are sampled from the softmax of half of them."""
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(num_rows, num_classes)).astype(np.float32) * 3
     noise = generator.gumbel(size=(num_rows, num_classes)).astype(np.float32)
@@ -60,7 +60,7 @@ def of_netcal(logits: np.ndarray, labels: np.ndarray, *measures: type) -> Values
 
 
 def ours(logits: np.ndarray, labels: np.ndarray, *names: str) -> Values:
-    """Those named, from logits, with all checks of the input."""
+    """Returns the named metrics of logits, with all checks of the input."""
     top = TopLabel.from_logits(logits, labels)
     bins = bin_by_confidence(top, num_bins=15)
     measures: dict[str, Callable[[], float]] = {
@@ -87,14 +87,14 @@ PAIRS: dict[str, tuple[Callable[..., Values], Callable[..., Values]]] = {
 
 
 def timed(function: Callable[..., Values], *arguments: np.ndarray) -> tuple[float, Values]:
-    """CPU seconds and what came."""
+    """Returns the CPU seconds of a call and what it returned."""
     before = time.process_time()
     found = function(*arguments)
     return time.process_time() - before, found
 
 
 def main(num_rounds: int) -> None:
-    """One JSON line for each size."""
+    """Prints one JSON line for each size."""
     torch.set_num_threads(1)
     print(json.dumps({"torch": torch.__version__, "numpy": np.__version__, "load": os.getloadavg()[0]}), flush=True)
     for case, shape in CASES.items():

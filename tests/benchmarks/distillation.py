@@ -64,12 +64,12 @@ class Setting:
 
     @property
     def network_strategy(self) -> Strategy:
-        """Of the network's training."""
+        """The transforms of the network's training."""
         return Strategy.of(self.training.augment, always=self.strategy.always)
 
 
 def by_synthetic(augment: str) -> NetworkTraining:
-    """50 epochs on 100 images."""
+    """Returns a training of 50 epochs on 100 images."""
     fields: dict[str, Any] = {"momentum": 0.0, "weight_decay": 0.0, "cutmix": 0.0, "augment": augment}
     return NetworkTraining(train_on="synthetic", num_images=50 * CLASSES * IPC, batch_size=256, **fields)
 
@@ -102,14 +102,14 @@ class Plain:
     network: nn.Module
 
     def real(self, images: Tensor, drawn: SampledTransforms) -> list[Tensor]:
-        """Of one class, whole batch, all parameters."""
+        """Returns the gradient of one class's whole batch by all parameters."""
         loss = functional.cross_entropy(
             self.network(drawn(images)), torch.zeros(len(images), dtype=torch.long)
         )
         return [gradient.detach() for gradient in torch.autograd.grad(loss, list(self.network.parameters()))]
 
     def synthetic(self, stored: Tensor, drawn: SampledTransforms, wanted: list[Tensor]) -> Tensor:
-        """Gradient by the images of one class, from a backward pass that also fills those of the network."""
+        """Returns the gradient by the images of one class, from a backward pass that also fills those of the network."""
         leaf = stored.detach().requires_grad_()
         images = drawn(decode(leaf, self.setting.factor))
         loss = functional.cross_entropy(self.network(images), torch.zeros(len(images), dtype=torch.long))
@@ -129,7 +129,7 @@ class Plain:
         return (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
 
     def training(self, pile: LabelledImages) -> None:
-        """`rows` of them, in whole batches."""
+        """Trains on `rows` images, in whole batches."""
         of, generator = self.setting.training, draws(3)
         optimizer = torch.optim.SGD(
             self.network.parameters(), lr=of.lr, momentum=of.momentum, weight_decay=of.weight_decay
@@ -158,7 +158,7 @@ def _shuffled_rows(num: int, rows: int, size: int, generator: torch.Generator) -
 
 @dataclass(frozen=True, kw_only=True)
 class Ours:
-    """What the methods call."""
+    """The functions of this package that the methods call."""
 
     setting: Setting
     network: nn.Module
@@ -170,14 +170,14 @@ class Ours:
         return matching.matched_parameters(self.network, classifier=self.setting.classifier)
 
     def real(self, images: Tensor, drawn: SampledTransforms) -> list[Tensor]:
-        """Of one class."""
+        """Returns the gradient of one class."""
         labels = torch.zeros(len(images), dtype=torch.long)
         seen = drawn(images)
         chunk = matching.choose_chunk_size(self.network, seen, self.chunk)
         return self.gradient_functions.chunked_gradient(self.network, self.parameters, seen, labels, chunk=chunk)
 
     def synthetic(self, stored: Tensor, drawn: SampledTransforms, wanted: list[Tensor]) -> Tensor:
-        """Gradient by the images of one class."""
+        """Returns the gradient by the images of one class."""
         leaf = stored.detach().requires_grad_()
         seen = drawn(decode(leaf, self.setting.factor))
         labels = torch.zeros(len(seen), dtype=torch.long)
@@ -188,7 +188,7 @@ class Ours:
         return gradient
 
     def training(self, pile: LabelledImages) -> None:
-        """`rows` of them."""
+        """Trains on `rows` images."""
         training = NetworkTraining(**{**vars(self.setting.training), "num_images": self.setting.rows})
         start = NetworkState.initial(self.network)
         training.run(
@@ -206,7 +206,7 @@ def batch(num: int, dtype: torch.dtype, seed: int) -> Tensor:
 
 
 def largest_difference(setting: Setting, gradient_functions: matching.GradientFunctions) -> float:
-    """Of image gradients in float64 on a narrow network, relative to the largest entry."""
+    """Returns the largest difference of image gradients in float64 on a narrow network, relative to the largest entry."""
     network = network_of(8, torch.float64)
     drawn, real, mine = (
         setting.strategy.sample(draws(2)),
@@ -253,7 +253,7 @@ def of_gradient_matching(
 
 
 def plain_dm(network: nn.Module, mine: Tensor, real: Tensor, drawn: SampledTransforms) -> Tensor:
-    """Whole batches, with a graph of the network's parameters on both sides."""
+    """Matches whole batches, with a graph of the network's parameters on both sides."""
     leaf = mine.detach().requires_grad_()
     wanted = features(network, drawn(real)).detach().mean(0)
     loss = ((features(network, drawn(leaf)).mean(0) - wanted) ** 2).sum()
@@ -264,7 +264,7 @@ def plain_dm(network: nn.Module, mine: Tensor, real: Tensor, drawn: SampledTrans
 
 
 def of_dm() -> tuple[Mapping[str, Mapping[str, Part]], dict[str, float], float]:
-    """One part: a class."""
+    """Returns one part of the work: a class."""
     drawn = Strategy.of(DSA).sample(draws(2))
     narrow = (network_of(8, torch.float64), batch(IPC, torch.float64, 1), batch(256, torch.float64, 0), drawn)
     plain, ours = plain_dm(*narrow), match_class_features(*narrow)[1]
@@ -335,7 +335,7 @@ def shared() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Every method."""
+    """Measures every method."""
     torch.set_num_threads(1)
     gradient_functions: matching.GradientFunctions = matching
     if "--compile" in sys.argv:

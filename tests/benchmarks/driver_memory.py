@@ -21,7 +21,7 @@ MIB = 2**20
 
 @contextmanager
 def largest_state(folder: Path) -> Iterator[list[int]]:
-    """The bytes of the largest `experiment_state` that lay below the folder at any tenth of a second."""
+    """Yields the bytes of the largest `experiment_state` that lay below the folder at any tenth of a second."""
     found, over = [0], threading.Event()
 
     def watch() -> None:
@@ -40,7 +40,7 @@ def largest_state(folder: Path) -> Iterator[list[int]]:
 
 
 def measure(num_trials: int) -> None:
-    """In the child: runs the study and prints memory before and after."""
+    """Runs the study in the child process and prints memory before and after."""
     from orchestration import run_ours, trivial_spec
 
     from pruneyard.cluster.session import session
@@ -67,7 +67,7 @@ def measure(num_trials: int) -> None:
 
 
 def main(counts: list[int]) -> None:
-    """One line per number of trials."""
+    """Prints one line per number of trials."""
     for count in counts:
         subprocess.run([sys.executable, __file__, "--child", str(count)], check=True)
 

@@ -25,12 +25,12 @@ class EnergyMeter:
 
 
 def counters(powercap: Path = POWERCAP) -> dict[str, Counter]:
-    """The counters that can be read: `package-N` of RAPL, `gpu-N` of NVML; none on most virtual machines."""
+    """Returns the counters that can be read: `package-N` of RAPL, `gpu-N` of NVML; none on most virtual machines."""
     return rapl_counters(powercap) | nvml_counters()
 
 
 def rapl_counters(powercap: Path) -> dict[str, Counter]:
-    """One for each processor package below a powercap folder that this user may read."""
+    """Returns a counter for each processor package below a powercap folder that this user may read."""
     found: dict[str, Counter] = {}
     for zone in sorted(powercap.glob("intel-rapl:*")):
         if zone.name.count(":") == 1:  # the zones below a package are parts of it
@@ -58,7 +58,7 @@ class RaplCounter:
 
 
 def nvml_counters() -> dict[str, Counter]:
-    """One for each NVIDIA device whose driver counts millijoules."""
+    """Returns a counter for each NVIDIA device whose driver counts millijoules."""
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:

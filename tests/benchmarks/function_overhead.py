@@ -21,12 +21,12 @@ from pruneyard.reports.layout import RunFolder
 
 
 def trivial(rate: float) -> dict[str, float]:
-    """A training that takes no time."""
+    """Trains nothing and takes no time."""
     return {"accuracy": 1 / (1 + rate)}
 
 
 def trivial_spec(num_trials: int) -> Spec:
-    """One job per rate."""
+    """Returns a spec with one job per rate."""
     rates = [place / num_trials for place in range(num_trials)]
     reference = f"{Path(__file__).resolve()}:trivial"
     return load_spec({"name": "trivial", "kind": "function", "function": reference, "grid": {"arguments.rate": rates}})

@@ -99,7 +99,7 @@ def moved(training: Training, split: DeviceSplit, *, epochs: range) -> dict[str,
 
 
 def variance_and_bias() -> None:
-    """On digits, density 0.1, one epoch after the snapshot: variance left over batches, and the error of sampled anchors."""
+    """Measures, one epoch after the snapshot on digits at density 0.1, variance over batches and the error of sampled anchors."""
     data = Digits().load()
     split = DeviceSplit(data.train, mean=data.mean, std=data.std)
     training = Training.start(
@@ -159,7 +159,7 @@ def measured(training: Training, split: DeviceSplit, snapshot: Mapping[str, Tens
 
 
 def main() -> None:
-    """Both parts."""
+    """Runs both parts."""
     torch.set_num_threads(1)
     variance_and_bias()
     time_rules()

@@ -36,7 +36,7 @@ SHARES = (0.05, 0.15, 0.3, 0.6, 1.0)  # of the width by FLOPs, that are measured
 
 
 def trained_s(model: Any, method: Any, data: Dataset, num_steps: int) -> float:
-    """CPU seconds of a training without evaluation before its end."""
+    """Returns the CPU seconds of a training without evaluation before its end."""
     budget = Budget(steps=num_steps, batch_size=128, evaluate_every=0, checkpoint_every_s=1e9)
     with tempfile.TemporaryDirectory() as folder:
         context = Context(checkpoints=CheckpointFolder(Path(folder)))
@@ -49,7 +49,7 @@ def trained_s(model: Any, method: Any, data: Dataset, num_steps: int) -> float:
 
 
 def step_ms(model: Any, method: Any, data: Dataset) -> float:
-    """CPU milliseconds of a step."""
+    """Returns the CPU milliseconds of a step."""
     return 1e3 * (trained_s(model, method, data, LONG) - trained_s(model, method, data, SHORT)) / (LONG - SHORT)
 
 

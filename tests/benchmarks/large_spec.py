@@ -18,7 +18,7 @@ SEEDS = 100
 
 
 def main(counts: list[int]) -> None:
-    """One line for each number of jobs."""
+    """Prints one line for each number of jobs."""
     for count in counts:
         settings = count // SEEDS
         started = time.process_time()

@@ -64,7 +64,7 @@ def random_network(case: str, density: float, pattern: Pattern) -> FinishedNetwo
 
 
 def measured(form: str, network: FinishedNetwork, batch_size: int, clock: Clock) -> dict[str, object]:
-    """One network in one format, or why it cannot be."""
+    """Returns the latency of one network in one format, or why it cannot be measured."""
     chosen: Format = find("deploy.formats", form)()
     if refusal := chosen.fit(network).refusal:
         return {"refused": refusal[:120]}

@@ -92,7 +92,7 @@ class CountingCallback(tune.Callback):
 
 
 def trivial_table(num_trials: int) -> dict[str, Any]:
-    """A spec of one job per seed."""
+    """Returns a spec of one job per seed."""
     return {
         "name": "trivial",
         "kind": "sparse",
@@ -105,12 +105,12 @@ def trivial_table(num_trials: int) -> dict[str, Any]:
 
 
 def trivial_spec(num_trials: int) -> Spec:
-    """The same, read."""
+    """Returns the same spec, read."""
     return load_spec(trivial_table(num_trials))
 
 
 def run_whole(spec: Spec, joined: Session, folder: RunFolder, monitor: Monitor) -> tuple[float, float]:
-    """When it began and ended, by `time.perf_counter`."""
+    """Returns when the study began and ended, by `time.perf_counter`."""
     attempts = make_plan(spec, folder).attempts()
     monitor.expect(attempts)
     started = time.perf_counter()

@@ -28,7 +28,7 @@ MODEL, ROWS, BATCH, STEPS, EVERY = Mlp(width=4096), 64, 8, 30, 10  # three epoch
 
 
 def grown_mib(name: str) -> float:
-    """Of one training."""
+    """Returns by how many MiB the memory of one training grew."""
     torch.set_num_threads(1)
     data, method = random_images((1, 28, 28), ROWS), methods([name], every=EVERY)[name]
     before, highest = psutil.Process().memory_info().rss, 0

@@ -40,7 +40,7 @@ BASE = "static, uniform"
 
 
 def methods(density: float) -> dict[str, MaskUpdater]:
-    """The methods by what the table calls them."""
+    """Returns the methods by what the table calls them."""
     tables_only = {"density": density, "keep_dense": ("hidden", "classifier")}
     return {
         BASE: Static(distribution="uniform", **tables_only),
@@ -52,7 +52,7 @@ def methods(density: float) -> dict[str, MaskUpdater]:
 
 
 def measured(method: MaskUpdater, seed: int) -> tuple[list[float], dict[str, float]]:
-    """The metrics of one training, and the density of each field."""
+    """Returns the metrics of one training, and the density of each field."""
     with tempfile.TemporaryDirectory() as folder:
         context = Context(checkpoints=CheckpointFolder(Path(folder)))
         data = Clicks(seed=seed).load()
@@ -66,7 +66,7 @@ def measured(method: MaskUpdater, seed: int) -> tuple[list[float], dict[str, flo
 
 
 def interval(values: npt.NDArray[np.float64]) -> str:
-    """Mean and half of the 95% t interval, of the rows of `values (seeds, metrics)`."""
+    """Returns the mean and half of the 95% t interval, of the rows of `values (seeds, metrics)`."""
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(axis=0, ddof=1) / np.sqrt(len(values))
     return " | ".join(f"{mean:.4f} ± {each:.4f}" for mean, each in zip(values.mean(axis=0), half, strict=True))
 

@@ -1,4 +1,4 @@
-"""Where scheduling breaks first at 1,000 GPUs and 100,000 trials: a discrete-event simulation with measured overheads.
+"""Finds where scheduling breaks first at 1,000 GPUs and 100,000 trials: a discrete-event simulation with measured overheads.
 
 Every GPU runs trial after trial. A trial starts when the driver has handled its start, computes up to its next evaluation,
 writes, reports, and resumes when the driver has handled the report: so the driver is one server with one queue, and the
@@ -86,7 +86,7 @@ def simulate(
     drivers: int = 1,
     seed: int = 0,
 ) -> Found:
-    """A population of trials whose lengths are log-normal with this mean, a factor of 2 at one standard deviation.
+    """Simulates a population of trials whose lengths are log-normal with this mean, a factor of 2 at one standard deviation.
 
     drivers: as many studies share GPUs, trials and nothing else, the storage apart.
     """
@@ -181,7 +181,7 @@ MEASURED = Overheads(
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What differs from one study without a scheduler."""
+    """A study that differs from one without a scheduler."""
 
     name: str
     overheads: Overheads
@@ -190,7 +190,7 @@ class Scenario:
 
 
 def scenarios(costs: Overheads) -> list[Scenario]:
-    """What is compared."""
+    """Returns the scenarios that are compared."""
     plain = replace(costs, decision=0.0)
     return [
         Scenario(name="one study", overheads=plain),

@@ -54,7 +54,7 @@ CASES: dict[str, tuple[ModelBuilder, tuple[int, int, int], int, int]] = {  # row
 
 
 def seconds(name: str, ranks: Ranks) -> float:
-    """Training time of one epoch."""
+    """Returns the training time of one epoch."""
     model, shape, num_rows, batch_size = CASES[name]
     data = random_images(shape, num_rows)
     recipe = Recipe(
@@ -69,7 +69,7 @@ def seconds(name: str, ranks: Ranks) -> float:
 
 
 def seconds_of_rank(name: str) -> float:
-    """What each of a pair runs."""
+    """Runs one of a pair of ranks and returns its seconds."""
     return seconds(name, DistributedRanks())
 
 
@@ -115,7 +115,7 @@ class _Timed(Monitor):
     heard_at: list[float] = field(default_factory=list)
 
     def record(self, report: Report) -> None:
-        """And when."""
+        """Records the report and its time."""
         self.heard_at.append(time.perf_counter())
         super().record(report)
 
@@ -132,7 +132,7 @@ def starts(folder: Path) -> None:
 
 
 def main(measures: list[Callable[[Path], None]]) -> None:
-    """Each in a folder of its own."""
+    """Measures each case in a folder of its own."""
     for measure in measures:
         with tempfile.TemporaryDirectory() as folder:
             measure(Path(folder))

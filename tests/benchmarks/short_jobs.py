@@ -41,7 +41,7 @@ CLASSES = 10
 
 
 def train(folder: Path, *, num_rows: int, num_networks: int) -> None:
-    """Small networks with `num_rows` test rows each, and a fifth as many to fit on."""
+    """Trains small networks with `num_rows` test rows each, and a fifth as many to fit on."""
     data = {"name": "oracle", "num_classes": CLASSES, "dimensions": 16, "num_train": 2 * num_rows, "num_test": num_rows}
     table: dict[str, Any] = {
         "name": "networks",
@@ -56,7 +56,7 @@ def train(folder: Path, *, num_rows: int, num_networks: int) -> None:
 
 
 def attempts_of(networks: Path, out: Path, **axes: Sequence[Any]) -> list[PlannedAttempt]:
-    """One for every network and value of the axes, ready to be run."""
+    """Returns an attempt for every network and value of the axes, ready to be run."""
     table = {"name": "calibrations", "kind": "calibrate", "input": {"from": str(networks)}, "grid": axes}
     folder = RunFolder(out)
     attempts = make_plan(load_spec(table), folder).attempts()
@@ -67,7 +67,7 @@ def attempts_of(networks: Path, out: Path, **axes: Sequence[Any]) -> list[Planne
 
 
 def seconds_per_job(attempts: Sequence[PlannedAttempt], out: Path, way: Callable[..., object]) -> tuple[float, float]:
-    """Wall time of one way to run them, and processor time of this process."""
+    """Returns the wall time of one way to run the jobs, and the processor time of this process."""
     monitor = Monitor(total=len(attempts), num_already_done=0)
     monitor.expect(list(attempts))
     started, computed = time.perf_counter(), time.process_time()
@@ -90,7 +90,7 @@ def seconds_per_job(attempts: Sequence[PlannedAttempt], out: Path, way: Callable
 
 
 def one_by_one(attempts: Sequence[PlannedAttempt], **given: Any) -> None:
-    """Every job written as it ends."""
+    """Runs the jobs and writes each as it ends."""
     with patch("pruneyard.orchestrator.artifacts.write_buffer.MAX_BUFFERED_S", 0.0):
         run_local(attempts, **given)
 

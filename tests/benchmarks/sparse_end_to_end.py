@@ -65,7 +65,7 @@ class Trained:
     joules: dict[str, float]  # by device that counts them
 
     def seconds_to(self, target: float) -> float | None:
-        """CPU seconds to the first evaluation that reaches an accuracy; None if none does."""
+        """Returns the CPU seconds to the first evaluation that reaches an accuracy; None if none does."""
         return next((seconds for seconds, accuracy in self.curve if accuracy >= target), None)
 
 

@@ -68,14 +68,14 @@ class Case:
         return Mlp(width=self.width) if self.network == "mlp" else ViTTiny(width=self.width, depth=4)
 
     def images(self) -> Dataset:
-        """Two batches of noise, or of generated events."""
+        """Returns two batches of noise, or of generated events."""
         if self.network == "recommender":
             return Clicks(cardinalities=ROWS, num_train=4 * self.batch_size, num_test=10).load()
         return random_images((1, 28, 28) if self.network == "mlp" else (3, 32, 32), 2 * self.batch_size)
 
 
 def seconds(act: Callable[[], None], clock: Callable[[], float]) -> float:
-    """How long an action takes by a clock."""
+    """Returns how long an action takes by a clock."""
     started = clock()
     act()
     return clock() - started
@@ -115,7 +115,7 @@ class Trainee:
         return self.split.batch(self.rows, self.recipe.augment, self.augment_stream)
 
     def step(self) -> None:
-        """One step as `pruneyard.workloads.training.loop` takes it."""
+        """Takes one step as `pruneyard.workloads.training.loop` takes it."""
         training = self.training
         images, labels = self.batch()
         training.set_learning_rate()
@@ -131,7 +131,7 @@ class Trainee:
         training.step += 1
 
     def seconds_per_step(self, steps: int, clock: Callable[[], float]) -> float:
-        """The median of some steps between updates; with an update's share, unless masks never move."""
+        """Returns the median of some steps between updates; with an update's share, unless masks never move."""
         self.training.step = 1
         spent = statistics.median(seconds(self.step, clock) for _ in range(steps))
         if self.moves:
@@ -142,7 +142,7 @@ class Trainee:
 
 
 def clock_of(threads: int) -> Callable[[], float]:
-    """CPU time of one thread, wall time of several."""
+    """Returns the clock of CPU time for one thread, of wall time for several."""
     return time.process_time if threads == 1 else time.perf_counter
 
 
@@ -180,12 +180,12 @@ def peaks(case: Case) -> dict[str, float]:
 
 
 def over(times: dict[str, list[float]], of: str) -> float:
-    """How many times as fast as masked an execution is: the median of the rounds' ratios."""
+    """Returns how many times as fast as masked an execution is: the median of the rounds' ratios."""
     return statistics.median(masked / own for masked, own in zip(times["masked"], times[of], strict=True))
 
 
 def rows(arguments: argparse.Namespace) -> Iterator[dict[str, str | int | float]]:
-    """One row for each case and number of threads, as it is measured."""
+    """Yields one row for each case and number of threads, as it is measured."""
     cases = [
         Case(network=network, width=width, method=method, density=density, pattern=arguments.pattern)
         for network in arguments.network
@@ -212,7 +212,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, str | int | float]
 
 
 def plot(found: pd.DataFrame) -> alt.LayerChart:
-    """Masked over sparse against density, a line for each width of the first network, and what counted FLOPs promise."""
+    """Draws masked over sparse against density, a line for each width of the first network, and what counted FLOPs promise."""
     first = {key: found[key].iloc[0] for key in ("network", "method", "threads")}
     shown = found[(found[list(first)] == pd.Series(first)).all(axis=1)]
     measured = shown.assign(line="width " + shown["width"].astype(str), times=shown["sparse"])

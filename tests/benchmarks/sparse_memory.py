@@ -35,12 +35,12 @@ ALLOCATORS = {"as it is": {}, "freed blocks returned": {"MALLOC_MMAP_THRESHOLD_"
 
 
 def peak_bytes() -> int:
-    """The largest resident memory of this process so far."""
+    """Returns the largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def num_stored(trainee: Trainee) -> int:
-    """Number of weights that are stored sparse."""
+    """Returns the number of weights that are stored sparse."""
     return sum(index.num_active for index in trainee.training.applied.layers.indices.values())
 
 

@@ -35,7 +35,7 @@ Masks = list[torch.Tensor]
 
 
 def torch_masks(ours: Trainee, masks: Masks) -> Callable[[], None]:
-    """A step with masks multiplied into gradients and weights."""
+    """Returns a step with masks multiplied into gradients and weights."""
     network = torch.nn.Sequential(torch.nn.Flatten(), *layers_of(masks))
     optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
     weights = [p for p in network.parameters() if p.ndim == 2]
@@ -58,7 +58,7 @@ def torch_masks(ours: Trainee, masks: Masks) -> Callable[[], None]:
 
 
 def layers_of(masks: Masks) -> list[torch.nn.Module]:
-    """Linear layers of the masks' shapes with ReLU in between."""
+    """Returns linear layers of the masks' shapes with ReLU in between."""
     found: list[torch.nn.Module] = []
     for mask in masks:
         found += [torch.nn.Linear(mask.shape[1], mask.shape[0]), torch.nn.ReLU()]
@@ -82,7 +82,7 @@ class ScipyLayer:
         return self.weight @ inputs + self.bias
 
     def backward(self, gradient: np.ndarray, *, first: bool) -> np.ndarray | None:
-        """The gradient at the inputs, unless this is the first layer; the weights take their step."""
+        """Returns the gradient at the inputs, unless this is the first layer; the weights take their step."""
         at_values = np.empty_like(self.weight.data)
         for start in range(0, len(at_values), BLOCK):
             part = slice(start, start + BLOCK)
@@ -98,7 +98,7 @@ class ScipyLayer:
 
 
 def scipy_csr(ours: Trainee, masks: Masks) -> Callable[[], None]:
-    """A step on compressed sparse rows."""
+    """Returns a step on compressed sparse rows."""
     layers = [ScipyLayer(mask) for mask in masks]
 
     def step() -> None:

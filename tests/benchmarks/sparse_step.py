@@ -33,7 +33,7 @@ CASES: dict[str, tuple[ModelBuilder, tuple[int, int, int], int]] = {
 
 
 def methods(chosen: list[str], *, every: int | None = None) -> dict[str, MaskUpdater]:
-    """The methods of these names, at density 0.1 where they have one; updates `every` so many steps, or as by default."""
+    """Returns the methods of these names, at density 0.1 where they have one; updates `every` so many steps, or as by default."""
     built = {}
     for name in chosen:
         method = find("sparse.methods", name)

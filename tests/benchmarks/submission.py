@@ -1,4 +1,4 @@
-"""From `pruneyard submit` to the first step of a training, against a bare job of Ray's and against `pruneyard run`.
+"""Measures the time from `pruneyard submit` to the first step, against a bare job of Ray's and against `pruneyard run`.
 
 All use one head that already runs. The first step is when the first trial began, by its record; a bare job has begun when its
 one line of Python runs, in the same environment and with the same working directory shipped.
@@ -53,14 +53,14 @@ def submitted(spec: Path, out: Path, head: Head) -> float:
 
 
 def started_here(spec: Path, out: Path) -> float:
-    """The same of `pruneyard run`, which starts a cluster of its own."""
+    """Measures the same of `pruneyard run`, which starts a cluster of its own."""
     began = time.time()
     pruneyard("run", str(spec), "--out", str(out), env=dict(os.environ))
     return first_step(out) - began
 
 
 def bare(folder: Path, head: Head) -> float:
-    """The same of a job of one line, by Ray's own client."""
+    """Measures the same of a job of one line, by Ray's own client."""
     began = time.time()
     client = JobSubmissionClient(head.url, headers={"Authorization": f"Bearer {head.token}"})
     job = client.submit_job(entrypoint=f'{sys.executable} -c "{BEGUN}"', runtime_env={"working_dir": str(folder)})

@@ -27,19 +27,19 @@ Way = Callable[[Floats, Labels], float]
 
 
 def drawn(num_rows: int, num_classes: int) -> tuple[Floats, Labels]:
-    """Logits, and labels sampled from their softmax."""
+    """Returns logits, and labels sampled from their softmax."""
     generator = np.random.default_rng(0)
     logits = 2 * generator.normal(size=(num_rows, num_classes))
     return logits, (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
 
 
 def ours(logits: Floats, labels: Labels) -> float:
-    """With the checks of input that every fit makes."""
+    """Fits with the checks of input that every fit makes."""
     return float(Temperature().fit(logits, labels, seed=0).numbers["temperature"])
 
 
 def bounded_scalar(logits: Floats, labels: Labels) -> float:
-    """The NLL by log T in [-10, 10], by Brent's method without a derivative."""
+    """Minimises the NLL over log T in [-10, 10], by Brent's method without a derivative."""
     rows = np.arange(len(labels))
 
     def nll(log_temperature: float) -> float:
@@ -50,7 +50,7 @@ def bounded_scalar(logits: Floats, labels: Labels) -> float:
 
 
 def lbfgs(lr: float, max_iter: int, start: float) -> Way:
-    """T as a parameter of cross-entropy in float32, by one call of torch's L-BFGS, as published code has it."""
+    """Returns a fit of T as a parameter of cross-entropy in float32, by one call of torch's L-BFGS, as published code has it."""
 
     def fit(logits: Floats, labels: Labels) -> float:
         given, wanted = torch.tensor(logits, dtype=torch.float32), torch.tensor(labels)
@@ -79,7 +79,7 @@ WAYS: dict[str, Way] = {
 
 
 def seconds(way: Way, logits: Floats, labels: Labels) -> float:
-    """Of one fit, on the processor."""
+    """Returns the CPU seconds of one fit."""
     before = time.process_time()
     way(logits, labels)
     return time.process_time() - before

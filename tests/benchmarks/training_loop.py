@@ -37,7 +37,7 @@ ROUNDS = 7
 
 
 def random_images(shape: tuple[int, int, int], num_rows: int) -> Dataset:
-    """Noise of the right size: speed does not depend on what the images show."""
+    """Returns noise of the right size: speed does not depend on what the images show."""
     generator = np.random.default_rng(0)
 
     def split(size: int) -> Split:
@@ -69,7 +69,7 @@ def ours(model: ModelBuilder, data: Dataset, augment: Augmentation) -> float:
 
 
 def fresh(model: ModelBuilder, data: Dataset) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-    """A network and the optimizer that our SGD table builds."""
+    """Returns a network and the optimizer that our SGD table builds."""
     network = model.build(image_shape=data.image_shape, num_classes=10)
     return network, torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=True)
 
@@ -93,7 +93,7 @@ def bare(model: ModelBuilder, data: Dataset, _augment: Augmentation) -> float:
 
 
 class PilImages(TorchDataset[tuple[torch.Tensor, int]]):
-    """What torchvision's data sets do: an array becomes a PIL image and goes through transforms, one by one."""
+    """Does what torchvision's data sets do: an array becomes a PIL image and goes through transforms, one by one."""
 
     def __init__(self, split: Split, transform: Callable[[Image.Image], torch.Tensor]) -> None:
         self.images, self.labels, self.transform = split.images, split.labels, transform

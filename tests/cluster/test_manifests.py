@@ -177,7 +177,7 @@ def test_a_job_that_could_not_get_pruneyard_is_refused(form: str) -> None:
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_ray_starts_in_a_pod_only_after_the_installation_has_worked(code: int, tmp_path: Path) -> None:
-    """With the shell line that KubeRay makes of a container's arguments and its own command."""
+    """The test runs the shell line that KubeRay makes of a container's arguments and its own command."""
     (resource,) = documents(CLUSTERS["kuberay-cluster"](load_profile("local", overrides={})))[1:]
     (pod,) = pods(resource)
     pip = tmp_path / "pip"

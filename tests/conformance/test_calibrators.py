@@ -145,7 +145,7 @@ def test_the_order_of_rows_does_not_matter(name: str, settings: Settings) -> Non
 
 @every_member
 def test_the_names_of_classes_do_not_matter(name: str, settings: Settings) -> None:
-    """Up to what an iteration leaves: 1e-5 in log-probability."""
+    """The probabilities agree up to what an iteration leaves: 1e-5 in log-probability."""
     logits, labels = rows()
     order = np.array([2, 0, 3, 1])
     calibrator, new_logits = build(name, settings), rows(200, seed=1)[0]

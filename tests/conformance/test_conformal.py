@@ -60,7 +60,7 @@ def test_asking_for_more_coverage_never_takes_a_class_away(name: str) -> None:
 
 
 def test_a_set_holds_a_class_only_with_all_that_are_more_probable(name: str) -> None:
-    """Where one threshold serves all classes."""
+    """This holds where one threshold serves all classes."""
     new, _ = rows(200, seed=1)
     sets = build(name).fit(*rows(300), seed=0).predict(new)
     by_probability = np.take_along_axis(sets, np.argsort(-new, axis=1), axis=1)

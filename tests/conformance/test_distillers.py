@@ -165,7 +165,7 @@ def test_every_iteration_can_be_resumed_from_and_writes_into_nothing_it_is_given
 
 
 def test_a_job_resumed_from_a_checkpoint_equals_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
-    """From one in the middle: the test above resumes from every state."""
+    """The checkpoint is one in the middle: the test above resumes from every state."""
     uninterrupted = run(name, tmp_path / "whole", keep=9, every_s=0)
     checkpoints = sorted((tmp_path / "whole").glob("step-*"))
     middle = checkpoints[len(checkpoints) // 2]
@@ -187,7 +187,7 @@ def test_a_set_can_be_written_and_read(name: str, tmp_path: Path) -> None:
 
 
 def test_what_is_stored_is_what_was_evaluated_and_what_the_picture_shows(name: str, tmp_path: Path) -> None:
-    """With steps so large that pixels stray: in [0, 1] to the bit, and the networks of the job are those of the stored file."""
+    """Steps are so large that pixels stray: they stay in [0, 1], and the networks of the job are those of the stored file."""
     skip_if_it_keeps_everything(name)
     found = outcome(run(name, tmp_path / "run", lr=1000.0))
     path = tmp_path / "set.safetensors"

@@ -241,7 +241,7 @@ def test_means_of_weights_are_those_of_one_process(pair_pool: PairPool, tmp_path
 def test_a_network_with_batch_norm_and_dropout_is_the_same_on_both_ranks(
     pair_pool: PairPool, tmp_path: Path
 ) -> None:
-    """Not that of one process: ranks normalise and draw for their own rows."""
+    """It is not the network of one process: ranks normalise and draw for their own rows."""
     case = Case(
         folder=tmp_path / "pair",
         method="set",

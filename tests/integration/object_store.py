@@ -29,7 +29,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """Where the server listens, and what a process needs in its environment to use it."""
+    """The address of the server, and the environment that a process needs to use it."""
 
     port: int
 

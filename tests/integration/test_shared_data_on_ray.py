@@ -101,7 +101,7 @@ def test_a_study_of_many_rounds_shares_its_data_once(head: SharedHead, tmp_path:
 
 
 def test_trials_of_one_node_read_the_same_memory(head: SharedHead, tmp_path: Path) -> None:
-    """Both at once, each in its process: the same bytes of the same mapped file, which neither may write."""
+    """Both run at once, each in its process, and see the same bytes of the same mapped file, which neither may write."""
     together = tmp_path / "together"
     together.mkdir()
     one, other = run_program(ADDRESSES, head, tmp_path, TOGETHER=str(together))

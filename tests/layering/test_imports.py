@@ -1,4 +1,4 @@
-"""Which module may import which, read from every file's imports without running any of them."""
+"""Checks which module imports which, from every file's imports without running any of them."""
 
 import ast
 import sys

@@ -53,7 +53,7 @@ def test_a_logistic_regression_refitted_without_a_node_is_where_its_shift_predic
 def test_leave_one_out_probabilities_of_a_logistic_regression_are_predicted(
     curvature: str, damping: float
 ) -> None:
-    """Of all nodes, by retraining: correlated beyond 0.99, also with the damping of the released code."""
+    """Retrained networks correlate beyond 0.99 with the prediction for all nodes, also with the damping of the released code."""
     network = fitted_logistic_regression(Weighted(ratio=3), l2=L2)
     true = torch.stack([network.without(k) for k in range(10)])
     computed = network.vector + shifts(Jackknife(curvature=curvature, damping=damping), network)[:10]  # type: ignore[arg-type]

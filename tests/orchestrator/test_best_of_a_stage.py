@@ -134,7 +134,7 @@ def test_the_best_of_a_folder_is_known_when_the_spec_is_read(trained: Path) -> N
 
 
 def test_later_stages_follow_the_choice(tmp_path: Path) -> None:
-    """Also a stage that refers to the stage that chooses, in two steps."""
+    """So does a stage that refers to the stage that chooses, in two steps."""
     tune = {
         **TRAIN,
         "grid": {},

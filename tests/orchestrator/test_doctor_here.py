@@ -14,7 +14,7 @@ def doctor_output(folder: Path) -> dict[str, tuple[bool, str]]:
 def test_little_room_is_a_fault_with_its_number_and_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By bounds that no machine meets."""
+    """The bounds are such that no machine meets them."""
     monkeypatch.setattr(doctor, "MIN_DISK_BYTES", 1 << 60)
     monkeypatch.setattr(doctor, "MIN_SHARED_BYTES", 1 << 60)
     found = doctor_output(tmp_path)

@@ -171,7 +171,7 @@ def test_ensembles_report_how_far_their_members_differ(dropout_network: Path, tm
 
 
 def test_members_of_sibling_runs_are_averaged_together(tmp_path: Path) -> None:
-    """Of each run those of another seed, and in the limit of members that do not differ the ensemble of the runs."""
+    """Each run has members of another seed, and in the limit of members that do not differ the ensemble of the runs."""
     pair = trained(tmp_path / "pair", model=DROPOUT, seeds=2, average={})
     table = calibrate(pair, keep_predictions=True) | {"input": {"from": str(pair), "over": "seed"}}
     results, _ = run_single_job({**table, "dropout_passes": 5}, tmp_path / "both")

@@ -1,4 +1,4 @@
-"""What calibrate jobs report beside calibration: true errors, classification rates, and what OOD scores cost in accuracy."""
+"""Calibrate jobs report more than calibration: true errors, classification rates, and what OOD scores cost in accuracy."""
 
 from pathlib import Path
 

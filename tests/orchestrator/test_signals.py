@@ -1,4 +1,4 @@
-"""What signals do to a study: a stop on request, also when its terminal is closed, and nothing under nohup."""
+"""The effect of signals on a study: a stop on request, also when its terminal is closed, and nothing under nohup."""
 
 import os
 import pty

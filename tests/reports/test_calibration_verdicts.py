@@ -1,4 +1,4 @@
-"""What the page says of calibrators, the consistency test behind it, and intervals over rows of runs with a single seed."""
+"""The page's sentences about calibrators, the consistency test behind it, and intervals over rows of runs with a single seed."""
 
 import numpy as np
 import pytest

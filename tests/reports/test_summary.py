@@ -1,4 +1,4 @@
-"""Which runs form one cell, and the values of its row."""
+"""The runs that form one cell, and the values of its row."""
 
 import json
 import math

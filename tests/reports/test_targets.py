@@ -1,4 +1,4 @@
-"""What a run has spent when it reaches a target value."""
+"""The costs of a run up to a target value."""
 
 import json
 

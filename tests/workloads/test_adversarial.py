@@ -94,7 +94,7 @@ def test_no_pixel_moves_by_more_than_eps_or_leaves_its_range(
     start: Literal["uniform", "nearby"],
     seed: int,
 ) -> None:
-    """Up to float32's rounding of values as large as 1 / 0.05."""
+    """The bound holds up to float32's rounding of values as large as 1 / 0.05."""
     pixels = drawn(3, 2, 2, 2, seed=seed)
     pixels[0] = pixels[0].round()  # black and white ones among them
     images, around = normalised(pixels, mean, std)

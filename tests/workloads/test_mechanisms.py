@@ -1,4 +1,4 @@
-"""What runs report of a method's mechanism: variance of gradients, spread of averaged weights, masked networks, "unknown"."""
+"""Runs report how a method's mechanism acts: variance of gradients, spread of averaged weights, masked networks, "unknown"."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a step keeps of a layer that is stored sparse, so that the dense gradient of its weight can be computed by rows."""
+"""Keeps what a step computes of a layer that is stored sparse, from which the dense gradient of its weight follows by rows."""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""What a mask update reads of a weight that is stored sparse."""
+"""Holds what a mask update reads of a weight that is stored sparse."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a training function of the user gets as `context`: reports, checkpoints, requests to stop, seed, device and ranks."""
+"""The `context` that a training function of the user gets: reports, checkpoints, requests to stop, seed, device and ranks."""
 
 from collections.abc import Mapping
 from pathlib import Path

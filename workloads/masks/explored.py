@@ -1,4 +1,4 @@
-"""Which weights were active in some step of a training: a mask, an index, or one bit for each weight, whichever takes least."""
+"""Records the weights that were ever active in a training: as a mask, an index or one bit for each, whichever takes least."""
 
 import math
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ BLOCK = 1 << 18  # stored entries, about, whose places exist at a time where two
 
 @dataclass(frozen=True, eq=False)
 class SparseIndex:
-    """Which entries of a weight are stored, in row-major order.
+    """The places of the entries of a weight that are stored, in row-major order.
 
     The matrix `(outputs, inputs)` of a weight with more dimensions is the weight flattened from its second dimension on.
 
@@ -78,7 +78,7 @@ class SparseIndex:
 
     @property
     def transposed_starts(self) -> Tensor:
-        """Where each row of the transpose begins."""
+        """The place at which each row of the transpose begins."""
         return self._transpose[0]
 
     @property

@@ -1,4 +1,4 @@
-"""What a merging method can ask for: outputs of networks on the data, refreshed norms, the common start, common masks."""
+"""Answers what a merging method can ask for: outputs of networks on the data, refreshed norms, the common start, common masks."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence

@@ -1,1 +1,1 @@
-"""What the networks in `pruneyard.workloads.models` share: the builder's protocol, residual blocks, initialisation."""
+"""The parts that the networks in `pruneyard.workloads.models` share: the builder's protocol, residual blocks, initialisation."""

@@ -1,4 +1,4 @@
-"""Which networks compute the same function: a hash of what they compute on fixed inputs, and a comparison of their outputs.
+"""Finds networks that compute the same function: a hash of what they compute on fixed inputs, and a comparison of their outputs.
 
 The hash is that of the predicted classes, so it hardly depends on rounding, and not on how weights are arranged.
 Different functions may have equal hashes, so `KnownFunctions` compares the log-probabilities of networks with equal hashes.

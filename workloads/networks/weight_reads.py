@@ -1,4 +1,4 @@
-"""Which weights a network reads without calling their layers, as `nn.MultiheadAttention` does with its output projection."""
+"""Finds weights that a network reads without calling their layers, as `nn.MultiheadAttention` does with its output projection."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

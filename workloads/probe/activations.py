@@ -1,4 +1,4 @@
-"""What the layers of a finished network compute on rows of data."""
+"""Computes the outputs of the layers of a finished network on rows of data."""
 
 import torch
 from torch import Tensor, nn

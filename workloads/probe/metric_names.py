@@ -1,4 +1,4 @@
-"""What the metrics of probes are, for `pruneyard list metrics`."""
+"""Describes the metrics of probes, for `pruneyard list metrics`."""
 
 PROBE_METRICS = {
     "jaccard": "weights active in both of two networks, divided by those active in at least one; mean over pairs",

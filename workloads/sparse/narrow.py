@@ -28,7 +28,7 @@ from pruneyard.workloads.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Narrow:
-    """Which channels are removed; by default none.
+    """The table `narrow`: how many channels are removed, and by which importance; by default none.
 
     flops: largest share of the forward pass's FLOPs that is left, in (0, 1].
     importance: of a group of coupled channels; the least important ones are removed first.

@@ -1,4 +1,4 @@
-"""What of a network sparse training does not cover: parts that stay dense, are not counted, or have no sparse kernel."""
+"""Finds what sparse training does not cover of a network: parts that stay dense, are not counted, or have no sparse kernel."""
 
 from collections.abc import Iterator, Mapping
 

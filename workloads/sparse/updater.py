@@ -103,7 +103,7 @@ class PatternedDensities(LayerDensities):
 
     @property
     def is_patterned(self) -> bool:
-        """Whether the pattern is another one than `unstructured`."""
+        """True if the pattern is another one than `unstructured`."""
         return not isinstance(self.pattern, Unstructured)
 
     def counts(self, weights: Mapping[str, Tensor]) -> dict[str, int]:

@@ -85,7 +85,7 @@ class AppliedMasks:
 
     @property
     def updates_indices(self) -> bool:
-        """Whether the method updates the indices of weights that are stored sparse, and so needs no masks of them."""
+        """True if the method updates the indices of weights that are stored sparse, and so needs no masks of them."""
         return self.prunes_to_indices or (isinstance(self._method, UpdatesIndices) and self._method.updates_indices)
 
     def can_be_index(self, name: str, num_active: int) -> bool:
@@ -94,7 +94,7 @@ class AppliedMasks:
 
     @property
     def stored(self) -> Mapping[str, StoredWeight]:
-        """What the method reads of the weights that are stored sparse, if it updates their indices."""
+        """The parts of weights that are stored sparse which the method reads, if it updates their indices."""
         return {name: self.layers.stored(name) for name in self.layers.indices} if self.updates_indices else {}
 
     @property

@@ -1,4 +1,4 @@
-"""Which recipes can train with weights that are stored sparse, and which layers of a network stay masked."""
+"""Checks that a recipe can train with weights that are stored sparse, and finds the layers of a network that stay masked."""
 
 from collections.abc import Mapping
 

@@ -118,7 +118,7 @@ def test_k_means_by_hand() -> None:
 
 
 def test_k_means_finds_the_best_clusters_from_many_starts() -> None:
-    """Of all ways to part ten rows in two, those with the least squared distance to their means; its rows are their nearest."""
+    """It finds the parting of ten rows with the least squared distance to the means; its rows are the nearest to them."""
     points = random_points(10, 2)
 
     def cost(part: tuple[int, ...]) -> float:

@@ -1,4 +1,4 @@
-"""Which weights were active in some step, as an index and as packed bits."""
+"""The weights that were active in some step, as an index and as packed bits."""
 
 import pytest
 import torch

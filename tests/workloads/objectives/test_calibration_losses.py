@@ -59,7 +59,7 @@ def parts(logits: Tensor, labels: Tensor) -> list[tuple[float, int]]:
 
 @each_case("objective", LOSSES, ids=repr)
 def test_the_gradient_is_that_of_the_value(objective: LogitsObjective) -> None:
-    """By differences in float64, at rows whose right and wrong, gammas and order do not change within the steps."""
+    """Differences in float64 agree, at rows whose right and wrong, gammas and order do not change within the steps."""
     logits, labels = drawn(rows=9)
     assert torch.autograd.gradcheck(lambda z: objective.loss_of_logits(z, labels), (logits.requires_grad_(),))
 

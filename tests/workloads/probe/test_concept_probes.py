@@ -135,7 +135,7 @@ def test_importances_of_a_linear_output_are_its_terms() -> None:
 
 
 def test_no_order_of_removal_beats_that_of_the_terms_of_a_linear_output() -> None:
-    """By brute force over all orders of four concepts: deletion is smallest and insertion largest."""
+    """All orders of four concepts are tried: deletion is smallest and insertion largest."""
     coefficients, weights = rand(1, 4), torch.tensor([0.5, -0.7, 1.0, 0.2], dtype=torch.float64)
     areas = {}
     for order in itertools.permutations(range(4)):

@@ -201,7 +201,7 @@ def test_weights_gradients_and_momentum_are_zero_outside_new_masks() -> None:
 
 
 def test_a_grown_weight_starts_at_zero_or_at_what_the_method_revives() -> None:
-    """Also where the random mask of a step had hidden it, and for any value before it was dropped."""
+    """This holds where the random mask of a step had hidden it, too, and for any value before it was dropped."""
     small, large = masks(0.3), masks(0.6)
     grown = large["hidden"] & ~small["hidden"]
     revived = {"hidden": torch.where(grown, 7.0, 0.0)}

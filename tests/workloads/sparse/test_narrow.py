@@ -217,7 +217,7 @@ def test_all_of_it_and_too_little() -> None:
     ids=lambda model: type(model).__name__,
 )
 def test_the_artifact_of_the_smaller_network_is_read_again(model: Any, tmp_path: Path) -> None:
-    """From the weights and a blueprint that has gone through JSON's types; the logits are those of the run."""
+    """It is rebuilt from the weights and a blueprint that has gone through JSON's types; the logits are those of the run."""
     data = Digits(max_train=100, max_test=40).load()
     job = SparseJob(
         data=Digits(),

@@ -22,7 +22,7 @@ class Random(ImageDistiller):
         return 0
 
     def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
-        """Never called."""
+        """Raises `AssertionError`: the set is complete at the start."""
         raise AssertionError("a random set has no iterations")
 
     def flops(self, iterations: int, problem: ProblemSize) -> float:

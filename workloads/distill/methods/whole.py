@@ -35,7 +35,7 @@ class Whole:
         return DistillState()
 
     def iterate(self, state: DistillState, iteration: int, context: DistillContext) -> DistillState:
-        """Never called."""
+        """Raises `AssertionError`: the set is complete at the start."""
         raise AssertionError("the whole set has no iterations")
 
     def synthetic_set(self, state: DistillState, context: DistillContext) -> SyntheticSet:

@@ -1,4 +1,4 @@
-"""Which of several finished networks compute the same function, by a hash of their outputs.
+"""Finds finished networks that compute the same function, by a hash of their outputs.
 
 The hash is that of the predicted classes on standard normal inputs. Networks with equal hashes are compared by their
 log-probabilities: those that differ by at most `tolerance` compute the same function, however their weights are arranged.
