@@ -44,7 +44,7 @@ def label_cells(runs: pa.Table, *, every_run: bool = False, pooled: Pooled = NOT
     exact = _codes([*(frame[name] for name in GEOMETRY), _as_column(whole)])
     alike = _codes([*(frame[name] for name in GEOMETRY if name not in pooled.columns), _as_column(specs)])
     contents = _differing_data(runs, alike)
-    frame["_spec"] = pd.Series([{**spec, **told} for spec, told in zip(specs, contents, strict=True)], dtype=object)
+    frame["_spec"] = pd.Series([{**spec, **content} for spec, content in zip(specs, contents, strict=True)], dtype=object)
     frame["cell"] = _codes([alike, _as_column(contents)])
     frame["pooled"] = [pooled.words(spec, row) for spec, row in zip(whole, frame[list(GEOMETRY)].to_dict("records"), strict=True)]
     same = repetitions(frame) if pooled else {}
@@ -154,14 +154,14 @@ def _settings(cells: pd.DataFrame) -> list[str]:
     keys.sort(key=lambda key: (tables.index(key.partition(".")[0]), not key.endswith(".name")))
     values = {key: [_canonical(spec[key]) if key in spec else None for spec in specs] for key in keys}
     chosen = [key for key in keys if len(set(values[key]) - {None}) > 1 and not is_detail(key)]
-    told = _codes(
+    codes = _codes(
         [cells[name] for name in LABELS + GEOMETRY] + [pd.Series(values[key], dtype=object) for key in chosen]
     )
     # Keys with one value, or that only some cells have, are added as far as cells would look alike without them.
     for key in keys:
-        finer = _codes([told, pd.Series(values[key], dtype=object)])
-        if finer.nunique() > told.nunique():
-            told = finer
+        finer = _codes([codes, pd.Series(values[key], dtype=object)])
+        if finer.nunique() > codes.nunique():
+            codes = finer
             chosen.append(key)
     return chosen
 

@@ -92,7 +92,8 @@ def against_baseline(
     pairs = _pairs(others, of_baseline, keys)
     if not pairs:
         shown = ", ".join(f"{key}={value}" for key, value in baseline.items())
-        raise ValueError(f"no other setting agrees with the baseline {shown} in {', '.join(keys) or 'anything'}")
+        shared = ", ".join(keys) or "anything"
+        raise ValueError(f"no other setting agrees with the baseline {shown} in {shared}; choose another baseline")
     return _table(study, pairs, measures, margin)
 
 

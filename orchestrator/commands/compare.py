@@ -48,8 +48,8 @@ def execute(
     failures = {gate.text: gate.failures(table) for gate in conditions}
     if as_json:
         rows = json.loads(table.to_json(orient="records"))
-        told = [{"gate": text, "failures": lines} for text, lines in failures.items()]
-        click.echo(json.dumps({"rows": rows, "gates": told}, indent=1))
+        gate_failures = [{"gate": text, "failures": lines} for text, lines in failures.items()]
+        click.echo(json.dumps({"rows": rows, "gates": gate_failures}, indent=1))
     elif form is not None:
         click.echo(export(table, form, best=_best(table)), nl=False)
     else:

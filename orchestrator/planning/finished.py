@@ -125,8 +125,8 @@ def recall(folder: RunFolder, request: str) -> Answer | None:
         }
         if any(known[name] != state for name, state in now.items()):
             return None
-        told = known["answer"]
-        return Answer(**{**told, "columns": [Column(**column) for column in told["columns"]]})
+        stored = known["answer"]
+        return Answer(**{**stored, "columns": [Column(**column) for column in stored["columns"]]})
     # A damaged file costs only time: the study is planned again, and the file replaced.
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s cannot be read, so the study is planned again: %s", folder.finished, error)

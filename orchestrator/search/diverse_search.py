@@ -114,16 +114,16 @@ class DiverseSearch(RoundSearch):
             if values is not None
         ]
         space, generator = Space(search.distributions), stream(search.seed, f"round/{self._round_number}")
-        told: dict[str, Any] = {}
+        notes: dict[str, Any] = {}
         if not trials:
             points = [space.sample(generator) for _ in range(number)]
         elif search.name == "lissnas":
-            points, told = in_pockets(trials, space, number, share=search.share_replaced, generator=generator)
+            points, notes = in_pockets(trials, space, number, share=search.share_replaced, generator=generator)
         else:
-            points, told = from_diverse(
+            points, notes = from_diverse(
                 trials, space, number, share=search.share_replaced, chance=search.share_resampled, generator=generator
             )
-        return {"proposals": [{"at": self._applied(point), "marks": {}} for point in points], **told}
+        return {"proposals": [{"at": self._applied(point), "marks": {}} for point in points], **notes}
 
     def _applied(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the point without the keys that have no effect on its jobs."""

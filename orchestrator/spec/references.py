@@ -255,7 +255,7 @@ class UpstreamRuns:
             self._folders[source] = finished_runs(_locate_folder(source, key))
             self._known |= {run.run_key: run for run in self._folders[source]}
         if not self._folders[source]:
-            raise ChainError(key, f"is {short_json(source)}, which holds no finished run")
+            raise ChainError(key, f"is {short_json(source)}, which holds no finished run; run its study first")
         return self._folders[source]
 
     def _filter(self, found: list[Parent], where: Any, key: str) -> list[Parent]:

@@ -65,7 +65,7 @@ def test_counts_are_exact_rows_differ_and_come_class_after_class(
 
 
 def test_more_rows_than_a_class_has_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="class 1 has 3 training rows; 4 are needed"):
+    with pytest.raises(ValueError, match="class 1 has 3 training rows, but 4 are needed"):
         select(name, (1, 4, 1))
 
 

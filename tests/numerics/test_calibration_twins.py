@@ -319,7 +319,7 @@ def test_options_out_of_range_are_refused() -> None:
         classwise_calibration_error(p, y, num_bins=-1)
     with pytest.raises(ValueError, match="binning is 'quantile'"):
         expected_calibration_error(p, y, binning="quantile")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="min_count is 2; no bin has more than 1"):
+    with pytest.raises(ValueError, match="min_count is 2; it must be at most 1"):
         maximum_calibration_error(p, y, min_count=2)
     with pytest.raises(ValueError, match="bandwidth is 0"):
         smooth_calibration_error(p, y, bandwidth=0.0)

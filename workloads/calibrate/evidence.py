@@ -204,7 +204,7 @@ def _check_layer(layer: LastLayer, logits: AsGiven) -> None:
     _refuse_not_finite(layer.features, "features")
     weight, bias = layer.weight.astype(np.float64), layer.bias.astype(np.float64)
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise ValueError("the last layer has numbers that are not finite")
+        raise ValueError("the last layer has numbers that are not finite; its training has failed, so leave this run out")
     for rows in blocks(num_rows):
         features = layer.features[rows].astype(np.float64)
         # The rounding error of a sum grows with its absolute terms, not with its value, which may be near 0.

@@ -175,7 +175,7 @@ class Scorer:
         saved = self.table.load_scores()
         if not self.data or saved.data != self.data:
             expected = f"data {self.data}" if self.data else "unknown data"
-            raise ValueError(f"the scores are those of data {saved.data}; this job has {expected}")
+            raise ValueError(f"the scores are those of data {saved.data}; this job has {expected}: give scores of the same data")
         if self._layers not in ("", saved.layers):
             found = f"they contain those of layers: {saved.layers}" if saved.layers else "they contain none"
             needed = f"gradient norms of layers: {self._layers}"

@@ -85,7 +85,7 @@ class ClasswiseSelector(ABC):
         for label, count in enumerate(counts):
             rows = (pool.labels == label).nonzero().squeeze(1)
             if count > len(rows):
-                raise ValueError(f"class {label} has {len(rows)} training rows; {count} are needed")
+                raise ValueError(f"class {label} has {len(rows)} training rows, but {count} are needed; select fewer")
             if count:
                 chosen.append(rows[self.select_in_class(pool.subset(rows), count, generator).to(rows.device)])
         return torch.cat(chosen)

@@ -160,3 +160,11 @@ TRANSFORMS: Mapping[str, Callable[[Tensor, Uniforms], Tensor]] = {
     "scale": scale,
     "rotate": rotate,
 }
+
+
+def check_transforms(field: str, text: str) -> None:
+    """Raises `ValueError`, which begins with the field's name, unless the text names transforms."""
+    try:
+        Strategy.of(text)
+    except ValueError as error:
+        raise ValueError(f"{field} is {text!r}; {error}") from error

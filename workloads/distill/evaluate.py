@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
-from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.augment import Strategy, check_transforms
 from pruneyard.workloads.distill.matching import choose_chunk_size, chunked_gradient
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, renamed
 from pruneyard.workloads.metrics.classification import standard_metrics
@@ -93,10 +93,7 @@ class Evaluation:
                 f"temperature is {self.temperature} with stored labels, whose temperature the method sets; give labels: views"
             )
         for name in ("augment", "always"):
-            try:
-                Strategy.of(getattr(self, name))
-            except ValueError as error:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; {error}") from error
+            check_transforms(name, getattr(self, name))
 
     @property
     def strategy(self) -> Strategy:

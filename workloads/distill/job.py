@@ -163,7 +163,7 @@ class DistillJob:
                 model.build(image_shape=data.image_shape, num_classes=data.num_classes)
         smallest = int(np.bincount(data.train.labels, minlength=data.num_classes).min())
         if self.ipc is not None and self.ipc > smallest:
-            raise ValueError(f"method.ipc is {self.ipc}; the smallest class has {smallest} training rows")
+            raise ValueError(f"method.ipc is {self.ipc}; it must be at most {smallest}, the training rows of the smallest class")
         lowest, highest = data.train.images.min(), data.train.images.max()
         if lowest < 0 or highest > 255:
             raise ValueError(f"data has training pixels from {lowest:g} to {highest:g}; they must lie in [0, 255]")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pruneyard.workloads.distill import matching
-from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.augment import Strategy, check_transforms
 from pruneyard.workloads.distill.distiller import DistillContext, RealSet
 from pruneyard.workloads.distill.evaluate import cutmix
 from pruneyard.workloads.distill.matching import GradientFunctions, choose_chunk_size
@@ -94,10 +94,7 @@ class NetworkTraining:
             raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
         if not 0 <= self.cutmix <= 1:
             raise ValueError(f"cutmix is {self.cutmix}; it must lie in [0, 1], a share of the batches")
-        try:
-            Strategy.of(self.augment)
-        except ValueError as error:
-            raise ValueError(f"augment is {self.augment!r}; {error}") from error
+        check_transforms("augment", self.augment)
 
     def batches(self, training_images: "LabelledImages", generator: torch.Generator, strategy: Strategy) -> Iterator[Batch]:
         """Yields the batches of one training of `num_images` images."""

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.augment import Strategy, check_transforms
 from pruneyard.workloads.distill.distiller import DistillContext
 from pruneyard.workloads.distill.network_tensors import prefixed_tensors, rebuild_network
 from pruneyard.workloads.distill.real_training import train_epoch
@@ -46,10 +46,7 @@ class Teacher:
             raise ValueError(f"lr is {self.lr}; it must be above 0")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
-        try:
-            Strategy.of(self.augment)
-        except ValueError as error:
-            raise ValueError(f"augment is {self.augment!r}; {error}") from error
+        check_transforms("augment", self.augment)
 
     def start(self, context: DistillContext) -> dict[str, Tensor]:
         """Returns the tensors of the untrained network with zero momentum."""

@@ -25,7 +25,7 @@ def as_predictions(split: str, labels: Any, logits: Any, *, row_ids: Any = None)
             f"{len(logits_NC)} rows of logits"
         )
     if not np.isfinite(logits_NC).all():
-        raise ValueError(f"logits of {split} are not all finite")
+        raise ValueError(f"logits of {split} are not all finite; they must be numbers without NaN and infinity")
     low, high = (-1, -1) if is_ood(split) else (0, logits_NC.shape[1] - 1)
     if labels_N.min() < low or labels_N.max() > high:
         raise ValueError(

@@ -97,7 +97,7 @@ def _check_signature(signature: inspect.Signature, arguments: Mapping[str, Any],
                 f"function is {name}, whose argument {key} cannot be given by name; remove the / from its signature"
             )
         if each.default is each.empty and key not in arguments and key not in (CONTEXT, SEED):
-            raise ValueError(f"arguments.{key} is missing; {name} has no default for it")
+            raise ValueError(f"arguments.{key} is missing; {name} has no default for it, so it must be given")
 
 
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:

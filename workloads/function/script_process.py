@@ -142,15 +142,15 @@ class ScriptProcess:
         if not line.startswith("{"):
             return
         try:
-            told: Any = json.loads(line)
+            reported: Any = json.loads(line)
         except ValueError:
             return  # output that only looks like a report
-        step, epoch = told.pop("step", None), told.pop("epoch", None)
-        if not told:
-            raise MetricError(f"{line!r} has no metric")
+        step, epoch = reported.pop("step", None), reported.pop("epoch", None)
+        if not reported:
+            raise MetricError(f"{line!r} has no metric; a report needs one number besides step and epoch")
         if self._may_repeat and isinstance(step, int) and step <= self._run.step:
             return
-        self._run.report(told, step=step, epoch=epoch)
+        self._run.report(reported, step=step, epoch=epoch)
         self._save()
 
     def _save(self) -> None:

@@ -74,7 +74,7 @@ def largest_gap(bins: Reliability, *, min_count: int = 1) -> float:
     # Without this mask, the gap 0 of empty bins would hide an error of the caller: a `min_count` that no bin reaches.
     counted = bins.count >= min_count
     if not counted.any():
-        raise ValueError(f"min_count is {min_count}; no bin has more than {bins.count.max()} rows")
+        raise ValueError(f"min_count is {min_count}; it must be at most {bins.count.max()}, the rows of the fullest bin")
     return float(np.abs(bins.gap[counted]).max())
 
 

@@ -66,13 +66,13 @@ class Torchvision:
         """
         channels, height, width = image_sides(image_shape)
         if channels not in (1, 3):
-            raise ValueError(f"arch is {self.arch}, which takes images of 1 or 3 channels; these have {channels}")
+            raise ValueError(f"arch is {self.arch}, whose images must have 1 or 3 channels; these have {channels}")
         options: dict[str, Any] = {"num_classes": num_classes}
         if self.arch in AUXILIARY:
             options |= {"aux_logits": False, "init_weights": True}
         if self.arch.startswith(TRANSFORMERS):
             if height != width:
-                raise ValueError(f"arch is {self.arch}, which takes square images; these are {height}x{width}")
+                raise ValueError(f"arch is {self.arch}, whose images must be square; these are {height}x{width}")
             options["image_size"] = height
         try:
             network: nn.Module = models.get_model(self.arch, weights=None, **options)

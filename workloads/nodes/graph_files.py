@@ -72,7 +72,7 @@ def read_graph(path: Path, *, name: str, normalize: bool) -> Graph:
             f"attr of {path} is {features.shape}; it must be ({num}, F) because there are {num} labels"
         )
     if not np.isfinite(features.data).all():
-        raise ValueError(f"attr of {path} has numbers that are not finite")
+        raise ValueError(f"attr of {path} has numbers that are not finite; every feature must be finite")
     return Graph(
         name=name,
         classes=_classes(arrays, labels, path),

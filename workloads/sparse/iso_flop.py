@@ -40,7 +40,8 @@ def widened(
     if not isinstance(getattr(model, "width", None), int):
         raise ValueError(f"widen is true, but model {name_of(model)} has no width; choose a model with one, such as mlp")
     if not isinstance(method, CountsWeights):
-        raise ValueError(f"widen is true, but method {name_of(method)} does not say in advance how many weights layers keep")
+        lacking = "does not say in advance how many weights layers keep; choose a method that does, such as set or rigl"
+        raise ValueError(f"widen is true, but method {name_of(method)} {lacking}")
     found: ModelBuilder = _widened(model, method, image_shape, num_outputs, prunable)
     return found
 

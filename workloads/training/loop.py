@@ -223,5 +223,5 @@ def _check_no_pending_update(training: Training) -> None:
     if training.update_due_at != NOT_DUE:
         raise NonFiniteError(
             f"gradients overflowed in every step from step {training.update_due_at} to the end, so the mask update that was due "
-            "there was never made"
+            "there was never made; lower the learning rate, or give precision: float32"
         )

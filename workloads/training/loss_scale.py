@@ -146,7 +146,7 @@ class DynamicLossScale:
     def _halve(self) -> None:
         """Halves the scale. Raises `NonFiniteError` if it is so small that it cannot be the cause of the overflow."""
         if self.scale <= SMALLEST:
-            raise NonFiniteError(f"gradients are not finite even with the loss scaled by {self.scale}")
+            raise NonFiniteError(f"gradients are not finite even with the loss scaled by {self.scale}; lower the rate")
         self.scale, self.num_usable = self.scale / 2, 0
 
 

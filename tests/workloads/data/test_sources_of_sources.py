@@ -113,7 +113,7 @@ def test_how_much_is_kept_is_said_once(fields: dict[str, object], message: str) 
 
 
 def test_more_rows_than_there_are_cannot_be_kept() -> None:
-    with pytest.raises(ValueError, match=r"class \d has \d\d training rows; 100 are needed"):
+    with pytest.raises(ValueError, match=r"class \d has \d\d training rows, but 100 are needed"):
         selected(per_class=100).load()
 
 

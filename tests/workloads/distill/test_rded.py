@@ -136,5 +136,5 @@ def test_too_few_candidates_and_factors_that_leave_pixels_are_refused() -> None:
         RDED(ipc=2, factor=2, candidates=3)
     with pytest.raises(ValueError, match=r"^factor is 3; it must divide"):
         RDED(ipc=1, factor=3).start(context())
-    with pytest.raises(ValueError, match=r"training rows; 50 crops are needed"):
+    with pytest.raises(ValueError, match=r"training rows, but 50 crops are needed"):
         RDED(ipc=50).start(context())

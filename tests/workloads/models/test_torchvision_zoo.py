@@ -90,7 +90,7 @@ def test_unknown_names_are_refused(table: dict[str, str], message: str) -> None:
 
 
 def test_images_that_a_network_cannot_take_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"arch is vit_b_16, which takes square images; these are 32x16"):
+    with pytest.raises(ValueError, match=r"arch is vit_b_16, whose images must be square; these are 32x16"):
         Torchvision(arch="vit_b_16").build(image_shape=(3, 32, 16), num_classes=2)
     with torch.device("meta"), pytest.raises(ValueError, match=r"alexnet cannot be applied to images \(2, 3, 8, 8\)"):
         Torchvision(arch="alexnet").build(image_shape=(3, 8, 8), num_classes=2)

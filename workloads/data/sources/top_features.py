@@ -45,7 +45,7 @@ class TopFeatures(ArtifactFile, WrappingSource):
         data, order = flattened(self.base.load()), read_order(path)
         (num_features,) = data.image_shape
         if len(order) != num_features:
-            raise ValueError(f"{path} ranks {len(order)} features; the data has {num_features}")
+            raise ValueError(f"{path} ranks {len(order)} features, but the data has {num_features}; give a ranking of this data")
         if self.num > num_features:
-            raise ValueError(f"num is {self.num}; the data has {num_features} features")
+            raise ValueError(f"num is {self.num}; it must be at most {num_features}, the features of the data")
         return replace(take_features(data, order[: self.num]), name=plugins.name_of(self))

@@ -11,7 +11,7 @@ follow from IPC as published; for other IPC the values of the next lower publish
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.augment import Strategy, check_transforms
 from pruneyard.workloads.distill.distiller import DistillContext, DistillState
 from pruneyard.workloads.distill.flop_counting import ProblemSize
 from pruneyard.workloads.distill.initial_images import ImageDistiller
@@ -68,10 +68,7 @@ class DC(ImageDistiller):
             raise ValueError(f"distance is {self.distance!r}; it must be {', '.join(DISTANCES)}")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is {self.precision!r}; it must be float32 or bfloat16")
-        try:
-            Strategy.of(self.augment)
-        except ValueError as error:
-            raise ValueError(f"augment is {self.augment!r}; {error}") from error
+        check_transforms("augment", self.augment)
 
     @property
     def steps(self) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pruneyard.workloads.distill import flop_counting
-from pruneyard.workloads.distill.augment import SampledTransforms, Strategy
+from pruneyard.workloads.distill.augment import SampledTransforms, Strategy, check_transforms
 from pruneyard.workloads.distill.distiller import DistillContext, DistillState
 from pruneyard.workloads.distill.flop_counting import ProblemSize
 from pruneyard.workloads.distill.initial_images import ImageDistiller, momentum_step
@@ -44,10 +44,7 @@ class DM(ImageDistiller):
             raise ValueError(f"lr is {self.lr}; it must be above 0")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
-        try:
-            Strategy.of(self.augment)
-        except ValueError as error:
-            raise ValueError(f"augment is {self.augment!r}; {error}") from error
+        check_transforms("augment", self.augment)
 
     @property
     def num_iterations(self) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.distill import flop_counting
-from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.augment import Strategy, check_transforms
 from pruneyard.workloads.distill.distiller import DistillContext, DistillState
 from pruneyard.workloads.distill.flop_counting import ProblemSize
 from pruneyard.workloads.distill.initial_images import (
@@ -106,10 +106,7 @@ class IDC(ImageDistiller):
             raise ValueError(
                 f"space is normalised and factor is {self.factor}; give space: pixels, as only pixels can be cut into images"
             )
-        try:
-            Strategy.of(self.augment)
-        except ValueError as error:
-            raise ValueError(f"augment is {self.augment!r}; {error}") from error
+        check_transforms("augment", self.augment)
 
     @property
     def num_iterations(self) -> int:

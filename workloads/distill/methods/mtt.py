@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
-from pruneyard.workloads.distill.augment import Strategy
+from pruneyard.workloads.distill.augment import Strategy, check_transforms
 from pruneyard.workloads.distill.distiller import DistillContext, DistillState
 from pruneyard.workloads.distill.initial_images import ImageDistiller, class_labels, momentum_step
 from pruneyard.workloads.distill.real_training import train_epoch
@@ -85,10 +85,7 @@ class MTT(ImageDistiller):
             raise ValueError(f"rate_lr is {self.rate_lr}; it must be 0 or more")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}; it must lie in [0, 1)")
-        try:
-            Strategy.of(self.augment)
-        except ValueError as error:
-            raise ValueError(f"augment is {self.augment!r}; {error}") from error
+        check_transforms("augment", self.augment)
 
     @property
     def settings(self) -> IpcSettings:

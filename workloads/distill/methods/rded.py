@@ -80,7 +80,8 @@ class RDED:
         ]
         smallest = min(map(len, rows_of_class))
         if smallest < self.per_class:
-            raise ValueError(f"a class has {smallest} training rows; {self.per_class} crops are needed")
+            fix = "lower ipc or factor"
+            raise ValueError(f"a class has {smallest} training rows, but {self.per_class} crops are needed; {fix}")
         rows = torch.cat(rows_of_class)
         # Infinite, so that the first round replaces the whole image of every candidate.
         loss = torch.full((len(rows),), torch.inf, device=context.device)

@@ -41,7 +41,7 @@ class Drawn:
         if counts.min() < self.per_class:
             smallest = int(counts.argmin())
             raise ValueError(
-                f"per_class is {self.per_class}; class {graph.classes[smallest]!r} has {counts[smallest]} nodes"
+                f"per_class is {self.per_class}; class {graph.classes[smallest]!r} has {counts[smallest]} nodes, the most allowed"
             )
         order = shuffled(np.arange(len(graph)), seed=seed, part="train")
         labels = graph.labels[order]
