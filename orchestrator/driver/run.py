@@ -132,7 +132,7 @@ def run(
         >>> len(results.runs())
         6
     """
-    given = {} if model is None else {"model": model}
+    given = {} if model is None else {"model": _checked_model(model)}
     given |= {} if data is None else {"data": data_table(data)}
     resolved = load_spec(spec, overrides={**given, **(overrides or {})}, axes=axes)
     folder = RunFolder(located(out) if out is not None else default_folder(resolved))
@@ -148,6 +148,16 @@ def run(
             caches=Caches.of(None if cache is None else located(cache), [located(path) for path in cache_from]),
             display=display or shown,
         )
+
+
+def _checked_model(model: Any) -> Any:
+    """Returns the model of a call. Raises `UsageError` for a network, since every run builds one of its own."""
+    named = model.get("name") if isinstance(model, Mapping) else model
+    if hasattr(named, "state_dict") and not isinstance(named, type):
+        kind = type(named).__name__
+        rule = f"it must be the class, as in model={kind}, or a function that returns a new network: every run builds its own"
+        raise UsageError(f"model: is a {kind} object; {rule}")
+    return model
 
 
 def run_plan(

@@ -8,6 +8,7 @@ from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.progress.display import Display
 from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.codec import short_json
 from pruneyard.reports.location import Location
 from pruneyard.workloads.user_code.errors import UserCodeError
 from pruneyard.workloads.user_code.identity import identity_name
@@ -73,6 +74,10 @@ def sweep(
 
     The other arguments, and what is raised, are those of `run`.
     """
+    for key, table in (("space", space), ("arguments", arguments)):
+        if table is not None and not isinstance(table, Mapping):
+            rule = 'it must be a table of arguments, such as {"lr": [0.1, 0.01]}'
+            raise UsageError(f"{key}: is {short_json(table)}; {rule}")
     tables: dict[str, Any] = {"kind": "function", "seeds": seeds, "steps": steps, "version": version}
     tables |= _code(function)
     tables["name"] = name or _name_of(function)

@@ -185,7 +185,7 @@ def _load_stages(
     if known is None and (unknown := [key for key in everywhere if key not in taken]):
         listed = ", ".join([*stages, *shared])
         rule = f"names no stage and applies to no job of any; with stages it may start with one of {listed}"
-        raise UsageError(f"{unknown[0]}: {rule} (from the command line)")
+        raise UsageError(f"{unknown[0]}: {rule} (from an override)")
     without_results = known or {str(stage.name): stage for stage in stages_so_far}
     decide = partial(_decided, document, overrides, axes, known=without_results)
     waits = any(stage.candidates for stage in stages_so_far)

@@ -60,7 +60,7 @@ def apply_overrides(
         head = key.split(".")[0]
         if key == "grid":
             if not isinstance(value, Mapping):
-                raise UsageError(f"grid: is {short_json(value)}; it must be a table of axes (from the command line)")
+                raise UsageError(f"grid: is {short_json(value)}; it must be a table of axes (from an override)")
             grid = dict(value)
         elif head == "grid":
             grid[key.removeprefix("grid.")] = value

@@ -35,7 +35,7 @@ class ProblemLog:
         key = _origin_of(key, self._origins)
         axis = key.removeprefix("grid.")
         if any(axis == given or axis.startswith((f"{given}.", f"{given}[")) for given in self._command_line_keys):
-            self.problems.append(Problem(0, axis, f"{message} (from the command line)"))
+            self.problems.append(Problem(0, axis, f"{message} (from an override)"))
             return
         at, line = join_keys(self._prefix, key), 0
         # Removes the last part until a line is known: `a.b[0]`, `a.b`, `a`.

@@ -124,6 +124,8 @@ def test_an_argument_that_no_job_has_is_refused_with_the_nearest_one(tmp_path: P
         public.sweep(climb, {"lr": [0.1], "powr": [1, 2]}, out=tmp_path, local=True)
     with pytest.raises(UsageError, match=r"space.lr: is .*, which a search samples; give one"):
         public.sweep(climb, {"lr": {"low": 0.1, "high": 1.0}}, out=tmp_path, local=True)
+    with pytest.raises(UsageError, match=r'^space: is "lr"; it must be a table of arguments, such as {"lr": '):
+        public.sweep(climb, "lr", local=True)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"arguments\.lr: is in the space too"):
         public.sweep(climb, {"lr": [0.1]}, arguments={"lr": 0.1}, out=tmp_path, local=True)
 

@@ -171,6 +171,13 @@ def test_defaults_arguments_and_source_are_part_of_the_run_key(folder: Path) -> 
     assert key_of() != key
 
 
+def test_a_network_in_place_of_its_class_is_refused(tmp_path: Path) -> None:
+    network, message = nn.Linear(64, 10), r"^model: is a Linear object; it must be the class, as in model=Linear, or a function"
+    for model in (network, {"name": network}):
+        with pytest.raises(UsageError, match=message):
+            run(SPEC, tmp_path / "out", model=model, local=True)
+
+
 def test_a_grid_has_axes_over_networks_and_their_arguments() -> None:
     grid = {"model": ["mlp", "nets.py:Net", {"name": "nets.py:build", "channels": [2, 3]}], "model.width": [4, 5]}
     labels = sorted(job.label for job in load_spec({**SPEC, "grid": grid}).jobs)

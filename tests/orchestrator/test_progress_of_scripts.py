@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
@@ -74,7 +75,7 @@ def test_a_script_on_a_terminal_shows_lines_and_how_the_study_ended(tmp_path: Pa
     assert "trains with 0.25\n" in shown
     _, _, ending = shown.partition("finished in ")
     assert ": 2/3 done, 1 failed, best val/accuracy 2.0000 (lr=2 seed=0)\nFAILED " in ending
-    assert "ValueError: lr is too large\nended with 1\n" in ending
+    assert re.search(r"ValueError: lr is too large \(script\.py:\d+\)\nended with 1\n", ending)
     assert "\x1b[?25l" not in shown, "a table that is redrawn would disturb the debugger"
     # The failed run is run again by the second call, and only that.
     assert shown.count("trains with 0.25") == 1

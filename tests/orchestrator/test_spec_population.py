@@ -138,15 +138,15 @@ def test_set_wins_over_an_axis_of_the_spec() -> None:
     [
         (
             "method.densty=0.1",
-            r"^spec: method\.densty: applies to no job.*did you mean method\.density\?.*command line",
+            r"^spec: method\.densty: applies to no job.*did you mean method\.density\?.*an override",
         ),
         (
             "method.density=7",
-            r"^spec: method\.density: is 7.0; it must lie in \(0, 1\] \(from the command line\)",
+            r"^spec: method\.density: is 7.0; it must lie in \(0, 1\] \(from an override\)",
         ),
-        ("grid.method.density=[7]", r"^spec: method\.density: is 7.0; .*from the command line"),
-        ("grid.a]=[1]", r"^spec: a\]: applies to no job.*from the command line"),
-        ("resources.cpu=2", r"^spec: resources\.cpu: is unknown.*did you mean cpus\?.*from the command line"),
+        ("grid.method.density=[7]", r"^spec: method\.density: is 7.0; .*from an override"),
+        ("grid.a]=[1]", r"^spec: a\]: applies to no job.*from an override"),
+        ("resources.cpu=2", r"^spec: resources\.cpu: is unknown.*did you mean cpus\?.*from an override"),
         ("seed=2", r"^spec: seed: is not an axis"),
         ("+seeds=1,2", r"^spec: seeds: is not an axis"),
         ("+model.width=", r"^spec: model\.width: is \[\]"),
@@ -179,7 +179,7 @@ def test_set_wins_over_an_axis_of_the_spec() -> None:
         ("+model.width=1,[", r"^--axis model\.width=1,\[: the value is not valid YAML: a list in [^\n]*$"),
         (
             "model.width=2.5",
-            r"^spec: model\.width: is 2\.5; it must be a whole number \(from the command line\)$",
+            r"^spec: model\.width: is 2\.5; it must be a whole number \(from an override\)$",
         ),
         (
             "model.width=" + "[" * 3000,

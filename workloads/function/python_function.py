@@ -32,7 +32,7 @@ class PythonFunction:
         try:
             signature = _signature_of(self._function)
         except ValueError as error:
-            raise ValueError(f"function is {error}") from error
+            raise ValueError(f"function cannot be used: {error}") from error
         for given in (CONTEXT, SEED):
             if given in arguments:
                 rule = (

@@ -279,7 +279,7 @@ def test_an_import_that_does_not_end_is_named_with_the_line_where_it_stands(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         ValueError,
-        match=r"function is 'sleepy.py:main' cannot be imported: .* 2 s; it stands at .*sleepy.py:2",
+        match=r"function cannot be used: 'sleepy.py:main' cannot be imported: .* 2 s; it stands at .*sleepy.py:2",
     ):
         FunctionJob(function="sleepy.py:main")
     with pytest.raises(ValueError, match=r"an earlier import has not ended; it stands at .*sleepy.py:2"):
@@ -298,7 +298,7 @@ def test_arguments_are_held_to_the_signature() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             job_of(train, arguments=arguments)
-    with pytest.raises(ValueError, match="function is 'no_such:main' cannot be imported"):
+    with pytest.raises(ValueError, match="function cannot be used: 'no_such:main' cannot be imported"):
         FunctionJob(function="no_such:main")
 
 
