@@ -16,6 +16,7 @@ from pruneyard.orchestrator.spec.yaml_document import parse_document, parse_valu
 from pruneyard.reports.layout import RunFolder
 from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.sources.synthetic import Synthetic
+from pruneyard.workloads.user_code.error_line import error_line
 
 DIGITS = {"name": "digits", "max_train": 200, "max_test": 60}
 DISTIL: dict[str, Any] = {
@@ -236,7 +237,7 @@ def test_jobs_that_consume_a_failed_run_fail_with_the_reason(tmp_path: Path) -> 
         ("train", "FAILED"),
     ]
     failed = runs[runs["status"] == "FAILED"].set_index("stage")
-    cause = failed.loc["distil", "error"].strip().splitlines()[-1]
+    cause = error_line(failed.loc["distil", "error"])
     assert failed.loc["train", "error"] == f"its input {failed.loc['distil', 'run_key']} of stage distil failed: {cause}"
 
 
