@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision import models
 
 from pruneyard.testing.cases import each_case
 from pruneyard.testing.finished_networks import random_mask
@@ -113,7 +114,6 @@ def test_each_form_of_input_projection_is_counted(widths: dict[str, int]) -> Non
 
 
 def test_the_published_size_of_a_vision_transformer() -> None:
-    models = pytest.importorskip("torchvision.models")
     with torch.device("meta"):
         macs = count_macs(models.vit_b_16(), (3, 224, 224))
     layer = 197 * (4 * 768 * 768 + 2 * 768 * 3072)
