@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,7 @@ class StatelessObjective:
 
 def computed_loss(objective: Objective, inputs: LossInputs) -> tuple[Tensor, Tensors]:
     """Returns loss and memory of an objective. Raises `TypeError` if it returns anything but a scalar and a table of tensors."""
-    returned = objective.loss(inputs)
+    returned: Any = objective.loss(inputs)
     if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], Tensor)):
         found = type(returned).__name__
         raise TypeError(f"{type(objective).__name__}.loss returned a {found}; it must return the loss, a scalar, and the memory")

@@ -143,11 +143,11 @@ def class_in(module: ModuleType, path: str) -> type[Any]:
     cls = getattr(module, public[0], None)
     if not inspect.isclass(cls):
         raise UserCodeError(f"{path}: __all__ names {public[0]}, which is no class{defined}")
-    if not (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen and "__dataclass_params__" in vars(cls)):
+    if not getattr(vars(cls).get("__dataclass_params__"), "frozen", False):
         rule = "write @dataclass(frozen=True, kw_only=True) above it"
         raise UserCodeError(f"{path}: {cls.__name__} is no frozen dataclass; {rule}")
     if inspect.isabstract(cls):
-        lacking = ", ".join(sorted(cls.__abstractmethods__))
+        lacking = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
         raise UserCodeError(f"{path}: {cls.__name__} lacks {lacking}, which its base class asks for")
     return cls
 

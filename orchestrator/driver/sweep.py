@@ -74,7 +74,8 @@ def sweep(
 
     The other arguments, and what is raised, are those of `run`.
     """
-    for key, table in (("space", space), ("arguments", arguments)):
+    given: tuple[tuple[str, Any], ...] = (("space", space), ("arguments", arguments))
+    for key, table in given:
         if table is not None and not isinstance(table, Mapping):
             rule = 'it must be a table of arguments, such as {"lr": [0.1, 0.01]}'
             raise UsageError(f"{key}: is {short_json(table)}; {rule}")

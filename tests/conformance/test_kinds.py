@@ -92,7 +92,7 @@ def assert_equal_outcomes(outcome: Outcome, expected: Outcome) -> None:
 def test_is_a_frozen_dataclass_with_a_seed(name: str) -> None:
     cls = find_job(name)
     assert dataclasses.is_dataclass(cls)
-    assert cls.__dataclass_params__.frozen, "the dataclass must have `frozen=True`"
+    assert getattr(vars(cls)["__dataclass_params__"], "frozen", False), "the dataclass must have `frozen=True`"
     fields = {field.name: field for field in dataclasses.fields(cls)}
     assert all(field.kw_only for field in fields.values()), "the dataclass must have `kw_only=True`"
     assert fields["seed"].default == 0

@@ -51,7 +51,7 @@ class UserNetwork:
         arguments = arguments_of(self) | {name: filled_in[name] for name in self.provided}
         call = f"{self.reference}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
         try:
-            network = type(self).target(**arguments)
+            network: nn.Module = type(self).target(**arguments)
         except Exception as error:  # whatever the code raises
             raise UserCodeError(f"model: {call} raised {type(error).__name__}: {error}") from error
         check_outputs(network, table=self, call=call, image_shape=image_shape, num_classes=num_classes)

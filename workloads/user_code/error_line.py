@@ -11,7 +11,7 @@ _MODULE = re.compile(r"^pruneyard\w*\.(?:\w+\.)*(?=\w+(: |$))")
 """The module in front of the name of an error that this project or a file of a plug-in defines."""
 _NO_USER_CODE = (
     *(Path(__file__).resolve().parents[2] / folder for folder in ("cluster", "orchestrator", "reports", "workloads")),
-    sysconfig.get_paths()["stdlib"],
+    Path(sysconfig.get_paths()["stdlib"]),
 )
 """The folders of this project and of Python, which hold no code of the user's own."""
 
