@@ -87,12 +87,12 @@ def _sentence(rows: pd.DataFrame, series: Sequence[str], *, baseline: str, name:
     """Returns in how many of its comparisons each series is better or worse, the best first; names `limit` of each sort."""
     counted = [(name, list(rows.loc[[each == name for each in series], "verdict"])) for name in dict.fromkeys(series)]
     counted.sort(key=lambda entry: entry[1].count("worse") - entry[1].count("better"))
-    told = [f"{name} is {words}" for name, verdicts in counted if (words := _counts(verdicts))]
-    more = [f"and {len(told) - limit} more in the table"] if len(told) > limit else []
+    counts = [f"{name} is {words}" for name, verdicts in counted if (words := _counts(verdicts))]
+    more = [f"and {len(counts) - limit} more in the table"] if len(counts) > limit else []
     alike = [name for name, verdicts in counted if not _counts(verdicts)]
     are = "is" if len(alike) == 1 else "are"
     rest = [f"{formats.listed(alike, limit=limit)} {are} not separable from it"] if alike else []
-    return f"Against {baseline}, paired by seed, in {name}: {'; '.join([*told[:limit], *more, *rest])}."
+    return f"Against {baseline}, paired by seed, in {name}: {'; '.join([*counts[:limit], *more, *rest])}."
 
 
 def _counts(verdicts: Sequence[str]) -> str:
