@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from code_caches import forget_code
+from code_caches import forget_code, forget_modules_of
 
 from pruneyard.workloads.user_code import files
 from pruneyard.workloads.user_code.errors import UserCodeError
@@ -24,10 +24,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(files, "LOCATIONS", files.CodeLocations())
-    before = set(sys.modules)
     yield tmp_path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    forget_modules_of(tmp_path)
     forget_code()
 
 

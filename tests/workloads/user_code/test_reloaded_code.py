@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from code_caches import forget_code
+from code_caches import forget_code, forget_modules_of
 
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.job import Job
@@ -35,11 +35,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     monkeypatch.setattr(files, "LOCATIONS", files.CodeLocations())
-    before = set(sys.modules)
     importlib.invalidate_caches()
     yield tmp_path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    forget_modules_of(tmp_path)
     forget_code()
 
 
