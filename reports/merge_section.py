@@ -69,10 +69,12 @@ def merge_verdict(study: Study) -> str:
             side = (name, "better" if (mean > 0) == LARGER_IS_BETTER[name] else "worse")
             counts[split][side] = counts[split].get(side, 0) + 1
     num = runs["cell"].nunique()
-    where = {split: _sides(own, num) or "no evidence" for split, own in counts.items()}
-    if not where:
+    against: dict[str, list[str]] = {}
+    for split, sides in counts.items():
+        against.setdefault(_sides(sides, num) or "no evidence", []).append(f"the {OTHERS[split]}")
+    if not against:
         return ""
-    told = "; ".join(f"against the {OTHERS[split]}, {words}" for split, words in where.items())
+    told = "; ".join(f"against {' and '.join(names)}, {words}" for words, names in against.items())
     return f"Merges (paired by run, Holm over {formats.plural(len(found), 'comparison')}): {told}."
 
 

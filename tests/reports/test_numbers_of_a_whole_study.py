@@ -196,7 +196,7 @@ def test_merges(page, results, of_cell):
         for name in ("accuracy", "nll", "ece"):
             p_values.append(stats.ttest_rel([r[f"test/{name}"] for r in rows], [r[f"test@{split}/{name}"] for r in rows]).pvalue)
     assert min(p_values) * len(p_values) > 0.05, "no p-value passes Holm's correction"
-    told = "; ".join(f"against the {name}, no evidence" for name in MEMBERS)
+    told = f"against {' and '.join(f'the {name}' for name in MEMBERS)}, no evidence"
     (sentence,) = {text for _, tag, text in page.texts if text.startswith("Merges (paired")}
     assert sentence.endswith(f": {told}.")
 
