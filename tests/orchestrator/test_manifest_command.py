@@ -100,7 +100,7 @@ def test_an_invalid_profile_is_reported_with_file_line_key_and_allowed_values(
         ),
         (
             ("lab.yaml", "--format", "kuberay-cluster", "--set", "workers.gpu.count=x"),
-            "(from the command line)",
+            "(from an override)",
         ),
         (("many-node", "--format", "kuberay-cluster"), "did you mean many-nodes?"),
         (
