@@ -2,14 +2,17 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_up_evidence import write_rigged
 from made_up_study import metric, record
+from scipy import stats
 from test_page import read
 
+from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.packaged import packaged_specs
 from pruneyard.reports.claims.reading import ClaimError
 from pruneyard.reports.evidence.claim import Condition, Published
@@ -17,7 +20,7 @@ from pruneyard.reports.evidence.measured import Measured, findings, mechanism_ac
 from pruneyard.reports.evidence.reading import packaged_evidence, read_evidence
 from pruneyard.reports.evidence.section import evidence_section, setting_text
 from pruneyard.reports.evidence.verdict import Effect, Judgement, Kept, Verdict, judge
-from pruneyard.reports.glossary import is_known
+from pruneyard.reports.glossary import is_known, measure_title
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.page import write_page, write_with_answers
 from pruneyard.reports.store import Store
@@ -134,6 +137,40 @@ def test_the_page_shows_them(rigged: Path) -> None:
     assert "Evidence on papers' claims" in text
     assert "mechanism inert under published settings" in text
     assert "the rate of the random mask is never passed on" in text
+
+
+def agrees(text: str, value: float) -> bool:
+    """Returns whether a printed number is this value to its last digit."""
+    return abs(float(text) - value) < 0.51 * 10.0 ** -len(text.partition(".")[2])
+
+
+def test_every_number_of_the_table_is_that_of_the_rows_in_parquet(rigged: Path) -> None:
+    """Computed another way: from the Parquet tables by pandas and scipy."""
+    runs = Results(rigged).runs().query("stage == 'fresh'")
+    drop = runs["spec_json"].map(lambda text: json.loads(text)["method"].get("weight_dropout", 0.0))
+    rows = Results(rigged).metrics().merge(runs.assign(drop=drop)[["run_key", "drop", "seed"]], on="run_key")
+    measures = rows["split"].astype(str) + "/" + rows["name"].astype(str)
+    values = rows.assign(measure=measures).pivot_table(index="seed", columns=["measure", "drop"], values="value")
+    section = evidence_section(Study.read([rigged]))
+    assert section is not None
+    printed = {(row[2].remark, row[1].text): row for row in section.evidence.rows}
+    assert len(printed) == 4
+    for measure in ("test/ece", "test/accuracy"):
+        base = values[measure][0.0]
+        p = {mask: stats.ttest_rel(values[measure][mask], base).pvalue for mask in (0.1, 0.01)}
+        smaller, larger = sorted(p.values())
+        holm = {smaller: 2 * smaller, larger: max(2 * smaller, larger)}  # neither is above 1 here
+        for mask in p:
+            row, difference = printed[measure_title(measure), f"both with a mask of {mask}"], values[measure][mask] - base
+            half = stats.t.ppf(0.975, 3) * difference.std(ddof=1) / 2
+            exact = [base.mean(), values[measure][mask].mean(), difference.mean(), half]
+            assert all(map(agrees, [row[4].text, row[5].text, row[6].text, row[6].half], exact)), (measure, mask)
+            if difference.any():  # of equal values there is no p
+                assert row[6].remark == f"4 seeds, p {holm[p[mask]]:.2g}"
+            for name in ("train/average_spread", "val/mask_disagreement"):
+                mean = re.search(rf"{measure_title(name)} ([\d.]+)", row[7].remark)
+                assert mean is not None
+                assert agrees(mean[1], values[name][mask].mean()), (name, mask)
 
 
 def test_the_head_of_the_page_has_a_line_for_each_claim(rigged: Path) -> None:
