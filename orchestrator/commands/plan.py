@@ -22,7 +22,7 @@ from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.planning.stage_graph import StageInput, stage_graph
 from pruneyard.orchestrator.search.proposals import num_proposals_left
 from pruneyard.orchestrator.spec.load import load_spec
-from pruneyard.reports.formats import amount, time_span
+from pruneyard.reports.formats import amount, plural, time_span
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.workloads.data.dataset import DataNotFoundError
@@ -133,7 +133,7 @@ def _print(plan: Plan, cost: Estimate | None, missing_data: str | None, cached: 
     console.print(table)
     _draw_graph(plan, console)
     counts = ", ".join(f"{count} {name}" for name, count in plan.counts().items() if count)
-    console.print(f"\n{plan.spec.name}: {len(plan.spec.jobs)} jobs, {counts}; results go into {plan.folder.path}")
+    console.print(f"\n{plan.spec.name}: {plural(len(plan.spec.jobs), 'job')}, {counts}; results go into {plan.folder.path}")
     if cached:
         console.print(f"{len(cached)} of the jobs that are left are in the cache; `run` takes those that are whole")
     for name, count in num_proposals_left(plan.spec, plan.folder).items():

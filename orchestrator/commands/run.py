@@ -26,6 +26,7 @@ from pruneyard.orchestrator.progress.display import open_display
 from pruneyard.orchestrator.progress.ray_output import RayOutputFilter
 from pruneyard.orchestrator.results import ClusterLostError, GracefulInterrupt, Results
 from pruneyard.orchestrator.spec.load import Spec, load_spec
+from pruneyard.reports.formats import plural
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
@@ -142,7 +143,7 @@ def _head(
         finished += f", {num_cached} in the cache"
     where = "in this process" if local else "on a Ray cluster of this machine" if address == "local" else f"on {address}"
     searched = "".join(f", searching {s.learning.search.max_trials} trials" for s in spec.stages if s.learning)
-    return f"{spec.name}: {num_jobs} jobs{searched}{finished}, {where}, into {plan.folder.path}"
+    return f"{spec.name}: {plural(num_jobs, 'job')}{searched}{finished}, {where}, into {plan.folder.path}"
 
 
 def _remember(

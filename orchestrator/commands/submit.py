@@ -16,6 +16,7 @@ from pruneyard.orchestrator.remote.submission import (
     write_log,
 )
 from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.formats import plural
 from pruneyard.reports.location import Location
 
 
@@ -41,7 +42,7 @@ def execute(
             print_message(f"the token travels to {found.shown} unencrypted; a tunnel to 127.0.0.1 keeps it from others")
         view, is_new = submit(found, server, resolved, out=out, pin=pin, python=python, caches=caches)
         how = f"submitted to {found.shown} {found.mode}" if is_new else "is under way already"
-        print_message(f"{resolved.name}: {len(resolved.jobs)} jobs, {how}; see: pruneyard logs -f {view.job_id}")
+        print_message(f"{resolved.name}: {plural(len(resolved.jobs), 'job')}, {how}; see: pruneyard logs -f {view.job_id}")
         click.echo(view.job_id)
         if not follow:
             return ExitCode.FINISHED

@@ -97,7 +97,7 @@ def test_a_cluster_that_does_not_respond_is_reported_within_seconds(
         assert driver.wait(within_s=300) == 4, driver.output()
         assert re.search(f"^pruneyard: ({message})", driver.stderr, re.MULTILINE), driver.stderr
         # besides a line of Ray's own where `auto` finds another cluster of this machine, and has no token for it
-        progress = r"pruneyard: reading |small: 1 jobs|0/1 done, .*(loading data|joining )|.*gcs_client\.cc"
+        progress = r"pruneyard: reading |small: 1 job,|0/1 done, .*(loading data|joining )|.*gcs_client\.cc"
         assert sum(not re.match(progress, line) for line in driver.stderr.splitlines()) == 1, driver.stderr
     assert time.monotonic() - started < 60, "Ray itself would try for minutes"
     assert started_nothing(tmp_path / "out")
