@@ -109,28 +109,53 @@ def commit_together(groups: Iterable[FilesTogether]) -> None:
     if not found:
         return
     lasts = [files[-1] for files in found]
+    others = [file for files in found for file in files[:-1]]
     with in_words(lasts[-1][1]):
-        _sync_all(aside for files in found for aside, _ in files)
-        others = [file for files in found for file in files[:-1]]
+        _sync_hidden([*others, *lasts])
         for aside, path in others:
             if aside != path:
                 os.replace(aside, path)
         _sync_all({path.parent for _, path in others})
         for aside, path in lasts:
-            os.replace(aside, path)
+            _rename_left_over(aside, path)
         _sync_all({path.parent for _, path in lasts})
     for files in found:
         files.clear()
 
 
+def _sync_hidden(files: Iterable[tuple[Path, Path]]) -> None:
+    for _ in _flushing_threads().map(_sync_one_hidden, files):
+        pass
+
+
+def _sync_one_hidden(file: tuple[Path, Path]) -> None:
+    aside, path = file
+    try:
+        _sync(aside)
+    except FileNotFoundError:
+        _sync(path)  # another process has let it appear by `flush_left_over`
+
+
+def _rename_left_over(aside: Path, path: Path) -> None:
+    try:
+        os.replace(aside, path)
+    except FileNotFoundError:
+        if not path.exists():  # otherwise another process was first
+            raise
+
+
 def flush_left_over(path: Location) -> None:
-    """Flushes the folder of `path`, and lets `path` appear if a killed process had it ready; see `appear_unflushed`."""
+    """Flushes the folder of `path`, and lets `path` appear if another process had it ready; see `appear_unflushed`.
+
+    That process was killed, or is busy: it may call `commit` at the same time.
+    """
     if isinstance(path, ObjectPath) or not _unflushed(path).exists():
         return
     with in_words(path):
-        _sync_all(file for file in path.parent.iterdir() if file.is_file())
+        files = (file for file in path.parent.iterdir() if file != _unflushed(path))
+        _sync_hidden([*((file, file) for file in files if file.is_file()), (_unflushed(path), path)])
         _sync(path.parent)
-        os.replace(_unflushed(path), path)
+        _rename_left_over(_unflushed(path), path)
         _sync(path.parent)
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pruneyard.reports import records
-from pruneyard.reports.attempt import Attempt, decode_record, encode_record, tables_of
+from pruneyard.reports.attempt import Attempt, attempt_of, decode_record, encode_record, tables_of
 from pruneyard.reports.data_record import data_records
 from pruneyard.reports.durable import FilesTogether, flush_left_over, write_durably
 from pruneyard.reports.layout import RunFolder
@@ -182,17 +182,21 @@ class Store:
                     problem.path.unlink(missing_ok=True)
         return Restored(notes=notes)
 
-    def finish_killed(self, attempts: Iterable[tuple[str, int]]) -> None:
-        """Adds the rows of those attempts of which the process wrote everything but rows before it was killed.
+    def finish(self, owners: Iterable[tuple[str, int]]) -> list[Attempt]:
+        """Adds the rows of those attempts of which a process has written everything but rows, and returns these attempts.
 
-        attempts: run keys and numbers.
+        The process was killed, or will add the same rows later. owners: run keys and numbers of attempts without a row.
         """
-        keys = []
-        for key, attempt in attempts:
-            keys.append(key)
-            flush_left_over(self.folder.attempt_record(key, attempt))
-        for name in reversed(_TABLES):
-            self._write_recorded(name, self._recorded(name, keys, _covered(self._parts(name)[0])))
+        existing = frozenset(self.folder.runs_with_artifacts())  # one listing: most attempts may not have started
+        records = [self.folder.attempt_record(*owner) for owner in owners]
+        records = [path for path in records if path.parent.name in existing]
+        for path in records:
+            flush_left_over(path)
+        with ThreadPoolExecutor(self._num_readers) as pool:
+            found = [attempt_of(tables) for tables in pool.map(_tables_in, records) if tables]
+        if found:
+            self.write_together(found)
+        return found
 
     def _write_recorded(self, name: str, tables: Mapping[str, pa.Table]) -> Location:
         units = sorted(tables)
@@ -286,11 +290,18 @@ def _covered(parts: Sequence[Part]) -> frozenset[str]:
 
 
 def _read_record(path: Location, *, name: str) -> pa.Table | None:
+    return _tables_in(path).get(name)
+
+
+def _tables_in(path: Location) -> Mapping[str, pa.Table]:
+    """Returns the tables of a record file; none if it is damaged or does not exist."""
     try:
-        return decode_record(path, path.read_bytes()).get(name)
+        return decode_record(path, path.read_bytes())
     except DamagedFileError as problem:
         _LOG.warning("skipped: %s", problem)
-        return None
+    except FileNotFoundError:
+        pass
+    return {}
 
 
 def _read_if_ours(path: Location, *, name: str, columns: Sequence[str] | None) -> Part | DamagedFileError | None:

@@ -2,7 +2,7 @@
 
 Artifacts are written before rows, so that a run with rows always has its artifact. A process that crashes before it has
 written leaves nothing: its short jobs are not finished, and run again. Only files that a job wrote by itself stay: its record
-waits hidden beside them until they are flushed, and the driver finishes that for a process that crashed.
+waits hidden beside them until they are flushed. The driver finishes that for a process that crashed or is busy for long.
 """
 
 import time
@@ -50,10 +50,12 @@ class WriteBuffer:
             self.write()
 
     def write(self) -> None:
-        """Writes everything in the buffer."""
-        commit_together(self._written)
-        if self._files:
-            write_folders_durably(self._folder.artifacts, self._files)
-        if self._attempts:
-            self._store.write_together(self._attempts)
+        """Writes everything in the buffer. What cannot be written is dropped, so that its jobs run again."""
+        attempts, files, written = self._attempts, self._files, self._written
+        # First, since this process may run jobs of other trials after an error.
         self._attempts, self._files, self._written, self._size = [], {}, [], 0
+        commit_together(written)
+        if files:
+            write_folders_durably(self._folder.artifacts, files)
+        if attempts:
+            self._store.write_together(attempts)

@@ -143,15 +143,25 @@ class JobPool(Retries):
         ended = [key for planned in attempts if (key := planned.job.key) in self._open and key not in again]
         # A run may have been recorded before the process crashed, so that it could not be reported.
         recorded = Store(self.study_run.folder).statuses() if ended else {}
-        failed = {failure.run_key: failure.error for failure in self.study_run.monitor.failures}
         ready = list(retries)
         numbers = {planned.job.key: planned.attempt for planned in attempts}
         for key in ended:
             status, newest = recorded.get(key, (Status.INTERRUPTED, 0))
             if newest >= numbers[key] and key not in self.study_run.monitor.ended:
-                self.study_run.monitor.end(key, status)
+                if status is Status.FAILED:
+                    self.study_run.mark_failed(key, self._recorded_error(key))
+                else:
+                    self.study_run.monitor.end(key, status)
+        failed = {failure.run_key: failure.error for failure in self.study_run.monitor.failures}
+        for key in ended:
+            status, _ = recorded.get(key, (Status.INTERRUPTED, 0))
             ready += self._after_end(key, status, failed.get(key, "unknown"))
         return ready
+
+    def _recorded_error(self, key: str) -> str:
+        runs = Store(self.study_run.folder).runs()
+        errors = dict(zip(runs.column("run_key").to_pylist(), runs.column("error").to_pylist(), strict=True))
+        return (errors[key] or "unknown").strip().splitlines()[-1]
 
     def _started(self) -> list[PlannedAttempt]:
         waiting = {planned.job.key for planned in self._later.waiting}

@@ -39,7 +39,7 @@ def attempts_to_retry(
     recorded = store.statuses()
     missing = [planned for planned in attempts if recorded.get(planned.job.key, (None, 0))[1] < planned.attempt]
     if missing:
-        store.finish_killed((planned.job.key, planned.attempt) for planned in missing)
+        store.finish((planned.job.key, planned.attempt) for planned in missing)
         recorded = store.statuses()
     for planned in attempts:
         key = planned.job.key

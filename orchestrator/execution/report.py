@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pruneyard.reports.attempt import Attempt
 from pruneyard.reports.records import Status
 
 
@@ -33,3 +34,19 @@ class Report:
     wall_s: float | None = None
     peak_memory_bytes: int | None = None
     gpu_memory_bytes: int | None = None
+
+
+def report_of(attempt: Attempt) -> Report:
+    """Returns the last report of an attempt that has ended, as far as its rows tell."""
+    run = attempt.run
+    last = max((row.step for row in attempt.metrics), default=0)
+    return Report(
+        run_key=run.run_key,
+        step=last,
+        num_steps=last,
+        metrics={f"{row.split}/{row.name}": row.value for row in attempt.metrics if row.step == last},
+        status=run.status,
+        error=run.error.strip().splitlines()[-1] if run.error else None,
+        wall_s=run.wall_s,
+        peak_memory_bytes=run.peak_memory_bytes,
+    )

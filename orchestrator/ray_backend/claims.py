@@ -4,6 +4,8 @@ A trial that takes several short jobs runs them one by one. Should one of them t
 have not started. A file can be created only once, so each job has one owner. The first job of a trial needs no claim.
 """
 
+from uuid import uuid4
+
 from pruneyard.orchestrator.coordination.control_files import pruned_file
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.objects import ObjectPath
@@ -14,7 +16,9 @@ def claim(folder: RunFolder, trial_id: str, place: int) -> bool:
     """Claims the job at this place of a trial; returns False if the other side has claimed it."""
     file = pruned_file(folder, f"trial-{trial_id}-{place}")
     if isinstance(file, ObjectPath):
-        return file.put_if(b"", tag=None) is not None
+        token = uuid4().hex.encode()
+        # A put that is repeated because its answer was lost finds its own object.
+        return file.put_if(token, tag=None) is not None or file.read_bytes() == token
     with in_words(file):
         try:
             file.open("xb").close()

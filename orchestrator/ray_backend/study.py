@@ -18,7 +18,7 @@ from pruneyard.cluster.session import Session
 from pruneyard.orchestrator.coordination.control_files import pruned_file
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
 from pruneyard.orchestrator.execution.job_source import JobSource
-from pruneyard.orchestrator.execution.report import Report
+from pruneyard.orchestrator.execution.report import Report, report_of
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.planning.preflight import sources_of
 from pruneyard.orchestrator.progress.monitor import Monitor, TrialPlace
@@ -45,6 +45,7 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import remove_tree
 from pruneyard.reports.records import Status
 from pruneyard.reports.storage import StorageError, in_words
+from pruneyard.reports.store import Store
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.user_code.shipping import shipment
 
@@ -202,10 +203,11 @@ class _StopOnRequest(_NotPickled, tune.Stopper):
 
 @dataclass
 class _SharedTrial:
-    """A running trial of several jobs. since: when it was heard of last, by `time.monotonic`."""
+    """A running trial of several jobs. since: when it was heard of last, by `time.monotonic`; num_ended: as it reported."""
 
     index: int
     since: float
+    num_ended: int = 0
 
 
 class _StudyCallback(_NotPickled, tune.Callback):
@@ -230,6 +232,7 @@ class _StudyCallback(_NotPickled, tune.Callback):
         self._start_later, self._jobs = start_later, jobs
         self._trials, self._folder, self._placement = trials, folder, placement
         self._shared: dict[str, _SharedTrial] = {}  # by trial id: those whose jobs can be taken back
+        self._found_ended: dict[str, frozenset[str]] = {}  # by trial id: the run keys that it has yet to report
         self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
         self.error: Exception | None = None
 
@@ -237,8 +240,10 @@ class _StudyCallback(_NotPickled, tune.Callback):
         now = time.monotonic()
         with self._stopping_on_errors():
             for trial_id, shared in list(self._shared.items()):
-                if now - shared.since > TAKE_BACK_AFTER_S:
+                # During a stop nothing starts elsewhere, and the stop awaits the job by which the trial is known as running.
+                if now - shared.since > TAKE_BACK_AFTER_S and not self._stop.requested:
                     self._take_back(trial_id, shared.index)
+                    self._report_ended(trial_id, self._trials.created[shared.index][shared.num_ended :])
         self._show()
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
@@ -255,6 +260,21 @@ class _StudyCallback(_NotPickled, tune.Callback):
         self._shared.pop(trial_id, None)
         self._trials.take_back(index, take_back(self._folder, trial_id, num_jobs=len(self._trials.created[index])))
 
+    def _report_ended(self, trial_id: str, attempts: Sequence[PlannedAttempt]) -> None:
+        """Reports those jobs for a trial that have ended, while it is busy with the last of these attempts.
+
+        It claims a job only after the one before has ended, so it touches no file of the others but to flush it.
+        """
+        *ended, busy = attempts
+        if not ended:
+            return
+        found = Store(self._folder).finish((planned.job.key, planned.attempt) for planned in ended)
+        self._found_ended[trial_id] = frozenset(attempt.run.run_key for attempt in found)
+        for attempt in found:
+            self._on_report(report_of(attempt))
+        if found:
+            self._monitor.start(busy.job.key)
+
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
@@ -270,8 +290,10 @@ class _StudyCallback(_NotPickled, tune.Callback):
         for warning in result[WARNINGS]:
             logger.warning("%s (%s): %s", reports[-1].run_key, self._monitor.labels[reports[-1].run_key], warning)
         with self._stopping_on_errors():
+            known = self._found_ended.get(trial.trial_id, frozenset())
             for report in reports:
-                self._on_report(report)
+                if report.run_key not in known:
+                    self._on_report(report)
         self._note_progress(trial, reports, done=result["done"])
 
     def _note_progress(self, trial: TuneTrial, reports: Sequence[Report], *, done: bool) -> None:
@@ -284,8 +306,9 @@ class _StudyCallback(_NotPickled, tune.Callback):
             self._end_trial(trial)
         elif reports[-1].status is not None:
             self._monitor.start(list(attempts)[list(attempts).index(reports[-1].run_key) + 1])
-        if trial.trial_id in self._shared:
-            self._shared[trial.trial_id].since = time.monotonic()
+        if (shared := self._shared.get(trial.trial_id)) is not None:
+            shared.since = time.monotonic()
+            shared.num_ended += sum(report.status is not None for report in reports)
 
     def _on_report(self, report: Report) -> None:
         self._monitor.record(report)
@@ -325,5 +348,6 @@ class _StudyCallback(_NotPickled, tune.Callback):
     def _end_trial(self, trial: TuneTrial) -> None:
         """Removes every job of the trial from the running ones; it may have crashed before its start was noticed."""
         self._shared.pop(trial.trial_id, None)
+        self._found_ended.pop(trial.trial_id, None)
         for planned in self._attempts_of(trial):
             self._monitor.running.pop(planned.job.key, None)

@@ -1,21 +1,24 @@
-"""A script of a user, which a test copies and runs: sixty jobs of milliseconds, one of which is killed and one of which waits.
+"""The function of sixty jobs of milliseconds, some of which are killed, wait or fail, and the command that runs them.
 
-Run: python FILE OUT ADDRESS, where the address `local` stands for a run without Ray.
+Run: python FILE run SPEC ..., as `pruneyard`. `WATCHED_FOLDER` is where jobs write that they have started; `KILLED`, `WAITING`
+and `FAILING` are the places of jobs.
 """
 
 import os
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
-import pruneyard
-from pruneyard.orchestrator.ray_backend import runnable_trials
+from pruneyard.orchestrator.cli import main
+from pruneyard.orchestrator.ray_backend import runnable_trials, study
 
-NUM_JOBS, FATAL, WAITING = 60, 30, 45
+NUM_JOBS = 60
 
-runnable_trials.SHORT_S = runnable_trials.TRIAL_S = 1e6  # so that a busy machine takes as many jobs for a trial as an idle one
+runnable_trials.SHORT_S = runnable_trials.TRIAL_S = (
+    1e6  # so that a busy machine takes as many jobs for a trial as an idle one
+)
+study.TAKE_BACK_AFTER_S = float(os.environ.get("TAKE_BACK_AFTER_S", study.TAKE_BACK_AFTER_S))
 
 
 def quick(place: int) -> dict[str, float]:
@@ -23,16 +26,15 @@ def quick(place: int) -> dict[str, float]:
     folder = Path(os.environ["WATCHED_FOLDER"])
     with (folder / "starts").open("a") as file:
         file.write(f"{place}\n")
-    if place == FATAL and not (folder / "killed").exists():
+    if place == int(os.environ.get("KILLED", "-1")) and not (folder / "killed").exists():
         (folder / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    while place == WAITING and not (folder / "released").exists():
+    while place == int(os.environ.get("WAITING", "-1")) and not (folder / "released").exists():
         time.sleep(0.05)
+    if place == int(os.environ.get("FAILING", "-1")):
+        raise ValueError("this one fails")
     return {"test/value": place + random.random()}
 
 
 if __name__ == "__main__":
-    out, address = sys.argv[1:]
-    where = {"local": True} if address == "local" else {"address": address}
-    results = pruneyard.sweep(quick, {"place": list(range(NUM_JOBS))}, out=out, **where)
-    print(int(results.exit_code))
+    main()

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from pruneyard.orchestrator.coordination.control_files import ControlFiles
 from pruneyard.orchestrator.coordination.journal import ENTRIES_PER_OBJECT, Journal
 from pruneyard.orchestrator.coordination.lease import hold_lease
 from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.ray_backend.claims import claim, take_back
 from pruneyard.orchestrator.remote.storage_check import check_store
 from pruneyard.reports import objects
 from pruneyard.reports.durable import write_durably
+from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import located, remove_tree
 from pruneyard.reports.objects import ObjectPath
 from pruneyard.reports.storage import StorageError
@@ -115,6 +118,28 @@ def test_a_put_with_a_condition_changes_nothing_where_it_is_not_met(folder: Obje
     file.unlink()
     assert file.put_if(b"5", tag=second) is None
     assert not file.exists()
+
+
+def test_of_a_trial_and_the_driver_that_claim_a_job_at_once_one_wins(folder: ObjectPath) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for place in range(1, 6):
+            assert sum(pool.map(lambda _, place=place: claim(RunFolder(folder), "t", place), range(4))) == 1
+    assert take_back(RunFolder(folder), "t", num_jobs=8) == 6
+
+
+def test_a_claim_that_is_put_again_since_its_answer_was_lost_is_kept(
+    folder: ObjectPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = ObjectPath.put_if
+
+    def put_twice(path: ObjectPath, content: bytes, *, tag: str | None) -> str | None:
+        put(path, content, tag=tag)
+        return put(path, content, tag=tag)
+
+    monkeypatch.setattr(ObjectPath, "put_if", put_twice)
+    assert claim(RunFolder(folder), "t", 1)
+    assert not claim(RunFolder(folder), "t", 1)
+    assert take_back(RunFolder(folder), "t", num_jobs=3) == 2
 
 
 def test_checkpoints_come_back_bit_for_bit_and_old_ones_go(folder: ObjectPath) -> None:

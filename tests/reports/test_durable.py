@@ -61,7 +61,9 @@ def test_the_last_file_appears_after_all_others_and_their_names_are_flushed(
 
 
 @pytest.mark.parametrize("failing", range(len(NAMES)))
-def test_a_failure_leaves_no_last_file_and_nothing_hidden(failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_no_last_file_and_nothing_hidden(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replace, done = os.replace, []
 
     def renamed(source: Path, target: Path) -> None:
@@ -99,7 +101,9 @@ def test_of_files_that_appear_before_they_are_flushed_the_last_one_waits_until_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = [written_unflushed(tmp_path / name) for name in "ab"]
-    assert paths_in(tmp_path) == {f"{name}/{file}" for name in "ab" for file in ("model", "manifest", ".record.unflushed")}
+    assert paths_in(tmp_path) == {
+        f"{name}/{file}" for name in "ab" for file in ("model", "manifest", ".record.unflushed")
+    }
     flushed: list[str] = []
     flush = durable._sync
 
@@ -110,9 +114,13 @@ def test_of_files_that_appear_before_they_are_flushed_the_last_one_waits_until_a
 
     monkeypatch.setattr(durable, "_sync", watched)
     commit_together(groups)
-    assert sorted(flushed[:6]) == sorted(f"{name}/{file}" for name in "ab" for file in ("model", "manifest", ".record.unflushed"))
+    assert sorted(flushed[:6]) == sorted(
+        f"{name}/{file}" for name in "ab" for file in ("model", "manifest", ".record.unflushed")
+    )
     assert sorted(flushed[6:]) == ["a", "a", "b", "b"]
-    assert paths_in(tmp_path) == {f"{name}/{file}" for name in "ab" for file in ("model", "manifest", "record")}
+    assert paths_in(tmp_path) == {
+        f"{name}/{file}" for name in "ab" for file in ("model", "manifest", "record")
+    }
     commit_together(groups)  # what has appeared is done
     assert len(flushed) == 10
 
@@ -127,3 +135,40 @@ def test_what_a_killed_process_left_unflushed_is_finished_or_dropped(tmp_path: P
     flush_left_over(tmp_path / "b/record")
     drop_left_over(tmp_path / "none/record")
     assert paths_in(tmp_path / "b") == {"model", "manifest"}
+
+
+@pytest.mark.parametrize("turn", range(5))
+@pytest.mark.parametrize("first", ["driver", "trial"])
+def test_a_driver_and_a_busy_trial_may_let_the_last_file_appear_at_once(
+    turn: int, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever begins, the other does all of its work before one of the flushes."""
+    group, flush, flushes = written_unflushed(tmp_path), durable._sync, list[Path]()
+    work = {"driver": lambda: flush_left_over(tmp_path / "record"), "trial": lambda: commit_together([group])}
+
+    def interrupted(path: Path) -> None:
+        flushes.append(path)
+        if len(flushes) == turn + 1:
+            work["trial" if first == "driver" else "driver"]()
+        flush(path)
+
+    monkeypatch.setattr(durable, "_flushing_threads", lambda: InOrder())
+    monkeypatch.setattr(durable, "_sync", interrupted)
+    work[first]()
+    assert len(flushes) > turn
+    assert paths_in(tmp_path) == {"model", "manifest", "record"}
+    assert (tmp_path / "record").read_bytes() == b"record"
+
+
+class InOrder:
+    """Flushes one by one in this thread."""
+
+    map = staticmethod(map)
+
+
+def test_a_last_file_that_nobody_let_appear_is_missed(tmp_path: Path) -> None:
+    group = written_unflushed(tmp_path)
+    drop_left_over(tmp_path / "record")
+    with pytest.raises(StorageError, match="no such file"):
+        commit_together([group])
+    assert paths_in(tmp_path) == {"model", "manifest"}

@@ -5,8 +5,13 @@ from pathlib import Path
 import pytest
 from made_up_study import metric, record
 
-from pruneyard.reports.attempt import Attempt
-from pruneyard.reports.durable import add_folder_durably, clear_unfinished, write_folders_durably
+from pruneyard.reports.attempt import Attempt, encode_record, tables_of
+from pruneyard.reports.durable import (
+    FilesTogether,
+    add_folder_durably,
+    clear_unfinished,
+    write_folders_durably,
+)
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
@@ -54,6 +59,48 @@ def test_rows_of_a_killed_writer_appear_once_when_other_attempts_are_written_wit
 def test_an_attempt_cannot_be_written_twice_in_one_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none may come twice"):
         Store(RunFolder(tmp_path)).write_together([attempt("a", 0.1), attempt("a", 0.2)])
+
+
+def write_all_but_rows(store: Store, *attempts: Attempt) -> None:
+    for each in attempts:
+        files = FilesTogether()
+        files.add(store.folder.artifact(each.run.run_key) / "model", b"")
+        files.add(store.folder.attempt_record(*each.owner), encode_record(tables_of([each])))
+        files.appear_unflushed()
+
+
+def test_what_lacks_only_its_rows_is_finished_and_nothing_else(tmp_path: Path) -> None:
+    store = Store(RunFolder(tmp_path))
+    ended, failed = attempt("a", 0.1), Attempt(run=record("b", attempt=2, error="why"), metrics=[], curves=[])
+    write_all_but_rows(store, ended, failed, attempt("c", 0.3))
+    found = store.finish([ended.owner, failed.owner, ("b", 1), ("never-started", 1)])
+    assert [each.owner for each in found] == [("a", 1), ("b", 2)]
+    assert [list(each.metrics) for each in found] == [list(ended.metrics), []]
+    assert sorted(store.statuses()) == ["a", "b"]
+    store.write_together([ended, attempt("d", 0.4)])  # the process was not killed, only busy
+    for _ in range(2):
+        assert sorted(store.runs()["run_key"].to_pylist()) == ["a", "b", "d"]
+        assert sorted(store.metrics()["value"].to_pylist()) == [0.1, 0.1, 0.4, 0.4]
+        store.compact()
+    assert not store.finish([("never-started", 1)])
+
+
+def test_a_record_that_a_power_failure_cut_off_is_not_taken(tmp_path: Path) -> None:
+    store = Store(RunFolder(tmp_path))
+    write_all_but_rows(store, attempt("a", 0.1))
+    (hidden,) = (tmp_path / "artifacts" / "a").glob(".record*")
+    hidden.write_bytes(hidden.read_bytes()[:100])
+    assert not store.finish([("a", 1)])
+    assert not store.statuses()
+
+
+def test_jobs_that_never_started_cost_one_listing_when_a_study_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(RunFolder(tmp_path))
+    write_all_but_rows(store, attempt("a", 0.1))
+    asked: list[Path] = []
+    monkeypatch.setattr("pruneyard.reports.store.flush_left_over", asked.append)
+    assert not store.finish([("a", 1), *((f"n{number}", 1) for number in range(100))])
+    assert [path.parent.name for path in asked] == ["a"]
 
 
 def test_folders_are_written_completely_and_replace_the_old_ones(tmp_path: Path) -> None:
