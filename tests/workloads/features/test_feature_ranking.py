@@ -102,7 +102,7 @@ def test_a_ranking_of_other_data_and_too_many_features_are_refused(tmp_path: Pat
     file.write_bytes(to_bytes(np.arange(64)))
     with pytest.raises(ValueError, match="ranks 64 features, but the data has 30"):
         TopFeatures(base=BreastCancer(), num=3, path=str(file)).load()
-    with pytest.raises(ValueError, match="num is 65; the data has 64"):
+    with pytest.raises(ValueError, match="num is 65; it must be at most 64"):
         TopFeatures(base=Digits(), num=65, path=str(file)).load()
 
 
