@@ -38,6 +38,7 @@ def test_packaged_specs_fit(name: str) -> None:
     VALIDATOR.validate(parse_value(text))
 
 
+@pytest.mark.slow
 @each_case("name", COMPLETE)
 def test_resolved_jobs_fit(name: str) -> None:
     for job in packaged(name).jobs[:2]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from packaged import COMPLETE, packaged
 
 from pruneyard.orchestrator.spec.load import load_spec
@@ -67,6 +68,7 @@ def test_two_settings_that_end_alike_are_called_in_full() -> None:
     assert all("optimizer.momentum=" in name and "method.momentum=" in name for name in found)
 
 
+@pytest.mark.slow
 @each_case("name", COMPLETE)
 def test_no_two_jobs_of_a_packaged_spec_share_a_name(name: str) -> None:
     spec = packaged(name)
