@@ -1,9 +1,9 @@
 """Sets one torch thread, and how processes share the suite.
 
 The networks of tests are too small for more than one thread, and threads that wait for each other are slow. Where processes
-share the suite, files stay whole, and two of three processes, or three of four, start Ray, before all else: one the files with
-tests on the shared head, which so starts once, and the others the files whose tests start clusters of their own, or nodes. These
-tests wait more than they compute, so there are more processes than cores; the last one yields to them.
+share the suite, files stay whole, and two processes alone start Ray, before all else: one the files with tests on the shared
+head, which so starts once, and one the files whose tests start clusters of their own. These tests wait more than they compute,
+so there is one process more than there are cores; it yields to them.
 """
 
 import os
@@ -45,19 +45,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Returns a scheduler that gives whole files to processes, and the files that start Ray to two or three of them."""
+    """Returns a scheduler that gives whole files to processes, and the files that start Ray to two of them."""
     from xdist.scheduler import LoadScopeScheduling
-
-    starts_nodes_apart = len(config.option.tx) > 3
 
     class WholeFiles(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
             if not file.startswith("tests/integration/"):
                 return file
-            text = (config.rootpath / file).read_text()
-            if "SharedHead" in text:
-                return "tests on the shared head"
-            return "tests that start nodes" if starts_nodes_apart and "mark.nodes" in text else "tests that start clusters"
+            shared = "SharedHead" in (config.rootpath / file).read_text()
+            return "tests on the shared head" if shared else "tests that start clusters"
 
     return WholeFiles(config, log)
