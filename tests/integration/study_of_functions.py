@@ -29,7 +29,7 @@ def record_start(**about: Any) -> None:
     """Adds a line to the file of the test, if it wants to know where trainings start."""
     if "STARTS_FILE" in os.environ:
         with Path(os.environ["STARTS_FILE"]).open("a") as file:
-            file.write(json.dumps(about) + "\n")
+            file.write(json.dumps({**about, "process": os.getpid()}) + "\n")
 
 
 def make_walk(scale: float) -> Callable[..., Any]:
