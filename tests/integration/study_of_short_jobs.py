@@ -15,11 +15,6 @@ from pruneyard.orchestrator.ray_backend import runnable_trials, study
 
 NUM_JOBS = 60
 
-runnable_trials.SHORT_S = runnable_trials.TRIAL_S = (
-    1e6  # so that a busy machine takes as many jobs for a trial as an idle one
-)
-study.TAKE_BACK_AFTER_S = float(os.environ.get("TAKE_BACK_AFTER_S", study.TAKE_BACK_AFTER_S))
-
 
 def quick(place: int) -> dict[str, float]:
     """Uses a generator that each job must find in its first state."""
@@ -36,5 +31,8 @@ def quick(place: int) -> dict[str, float]:
     return {"test/value": place + random.random()}
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # the test imports this file, too
+    # So that a busy machine takes as many jobs for a trial as an idle one.
+    runnable_trials.SHORT_S = runnable_trials.TRIAL_S = 1e6
+    study.TAKE_BACK_AFTER_S = float(os.environ.get("TAKE_BACK_AFTER_S", study.TAKE_BACK_AFTER_S))
     main()
