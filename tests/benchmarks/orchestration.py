@@ -81,13 +81,13 @@ class CountingMonitor(Monitor):
 
 
 class CountingCallback(tune.Callback):
-    """The same for trials of plain Tune."""
+    """Counts the end of a trial of plain Tune, as the monitor does for ours."""
 
     def __init__(self, spent: Spent) -> None:
         self.spent = spent
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Counts it."""
+        """Counts the trial that has ended."""
         self.spent.note_end()
 
 

@@ -114,7 +114,7 @@ def test_the_batch_script_starts_ray_once_per_node_and_runs_the_spec(
 def test_the_batch_script_stops_the_driver_gracefully_and_returns_its_exit_code(
     batch: Callable[..., subprocess.Popen[str]], tmp_path: Path, pause_s: float
 ) -> None:
-    """The same holds where the driver has ended before the script is done with telling it to."""
+    """With a pause, the driver has ended before the script continues after its signal; the exit code is still the driver's."""
     script, telling = tmp_path / "job.sh", 'kill -TERM "$(cat "$job/driver")"'
     assert telling in script.read_text()
     script.write_text(script.read_text().replace(telling, f"{telling}; sleep {pause_s}"))

@@ -1,10 +1,14 @@
 """The results of a folder, read from its Parquet files by plain loops, and checks whether printed texts agree with them."""
 
+import math
 import re
+import statistics
 
 import pyarrow.parquet as pq
 import pytest
-from test_printed_numbers import FACTORS, agrees, estimate
+from scipy import stats
+
+FACTORS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "s": 1.0, "min": 60.0, "x": 1.0}
 
 
 class Results:
@@ -24,6 +28,21 @@ class Results:
     def completed(self, **wanted):
         found = [row for row in self.runs.values() if row["status"] == "COMPLETED"]
         return sorted((r for r in found if all(r[k] == v for k, v in wanted.items())), key=lambda row: row["seed"])
+
+
+def agrees(text, value):
+    """Returns whether a printed number is the value, rounded to the digits that are printed."""
+    printed, unit = re.fullmatch(r"(-?[\d,]*\.?\d+(?:e-?\d+)?) ?(\w*)", text).groups()
+    factor = FACTORS.get(unit, 1.0)
+    mantissa, _, exponent = printed.partition("e")
+    step = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+    return abs(float(printed.replace(",", "")) * factor - value) <= 0.5001 * step * factor + 1e-12
+
+
+def estimate(values):
+    """Returns the mean of the values and half the width of its 95% t interval."""
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values), half
 
 
 def check(text, values):

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from made_up_study import metric, record
+from recomputed import agrees, estimate
 from scipy import stats
-from test_printed_numbers import Tables, agrees, estimate
+from test_printed_numbers import Tables
 
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.page import write_page

@@ -8,8 +8,9 @@ from html.parser import HTMLParser
 
 import pyarrow.parquet as pq
 import pytest
+from recomputed import agrees, estimate
 from scipy import stats
-from test_printed_numbers import agrees, estimate, folder, of, rows, verdict_of  # noqa: F401 - fixtures of the same study
+from test_printed_numbers import folder, of, rows, verdict_of  # noqa: F401 - fixtures of the same study
 
 from pruneyard.reports.page import write_page
 

@@ -14,10 +14,9 @@ from collections import Counter
 import pytest
 from made_up_whole import BINS, LATENCY, write_whole
 from page_reader import PageReader
-from recomputed import Results, check, check_rounded
+from recomputed import Results, agrees, check, check_rounded, estimate
 from scipy import stats
 from test_every_number_listed import floor
-from test_printed_numbers import agrees, estimate
 
 from pruneyard.reports.page import write_page
 
@@ -279,7 +278,7 @@ def test_runs_and_the_values_of_the_drawer(page, results):
 
 
 def test_every_number_outside_of_tables(page, results, of_cell):
-    """What is left of a text, once the sentences that are computed here are taken out, has no digit."""
+    """Computes the numbers of each sentence and takes the sentence out; no digit may be left in the text."""
     rows = results.completed()
     measured = {cell: own(each, "test/accuracy") for cell, each in of_cell.items() if each[0]["kind"] != "calibrate"}
     means = {cell: statistics.fmean(values) for cell, values in measured.items() if values}

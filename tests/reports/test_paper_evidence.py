@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from made_up_evidence import write_rigged
 from made_up_study import metric, record
+from recomputed import agrees, estimate
 from scipy import stats
 from test_page import read
 
@@ -139,11 +140,6 @@ def test_the_page_shows_them(rigged: Path) -> None:
     assert "the rate of the random mask is never passed on" in text
 
 
-def agrees(text: str, value: float) -> bool:
-    """Returns whether a printed number is this value to its last digit."""
-    return abs(float(text) - value) < 0.51 * 10.0 ** -len(text.partition(".")[2])
-
-
 def test_every_number_of_the_table_is_that_of_the_rows_in_parquet(rigged: Path) -> None:
     """Computed another way: from the Parquet tables by pandas and scipy."""
     runs = Results(rigged).runs().query("stage == 'fresh'")
@@ -162,8 +158,7 @@ def test_every_number_of_the_table_is_that_of_the_rows_in_parquet(rigged: Path) 
         holm = {smaller: 2 * smaller, larger: max(2 * smaller, larger)}  # neither is above 1 here
         for mask in p:
             row, difference = printed[measure_title(measure), f"both with a mask of {mask}"], values[measure][mask] - base
-            half = stats.t.ppf(0.975, 3) * difference.std(ddof=1) / 2
-            exact = [base.mean(), values[measure][mask].mean(), difference.mean(), half]
+            exact = [base.mean(), values[measure][mask].mean(), *estimate(list(difference))]
             assert all(map(agrees, [row[4].text, row[5].text, row[6].text, row[6].half], exact)), (measure, mask)
             if difference.any():  # of equal values there is no p
                 assert row[6].remark == f"4 seeds, p {holm[p[mask]]:.2g}"

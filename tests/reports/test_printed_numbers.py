@@ -6,14 +6,12 @@ import re
 import statistics
 from html.parser import HTMLParser
 
-import pyarrow.parquet as pq
 import pytest
 from made_up_study import write_study
+from recomputed import FACTORS, Results, agrees, estimate
 from scipy import stats
 
 from pruneyard.reports.page import write_page
-
-FACTORS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "s": 1.0, "min": 60.0, "x": 1.0}
 
 
 class Tables(HTMLParser):
@@ -63,34 +61,12 @@ def page(folder):
 @pytest.fixture(scope="module")
 def rows(folder):
     """Returns the completed runs, each with its last values by `split/name`."""
-    runs = {row["run_key"]: row for row in pq.read_table(folder / "results" / "runs").to_pylist()}
-    last = {}
-    for row in pq.read_table(folder / "results" / "metrics").to_pylist():
-        key = (row["run_key"], f"{row['split']}/{row['name']}")
-        if key not in last or row["step"] > last[key][0]:
-            last[key] = (row["step"], row["value"])
-    for (key, measure), (_, value) in last.items():
-        runs[key][measure] = value
-    return [row for row in runs.values() if row["status"] == "COMPLETED"]
+    return Results(folder).completed()
 
 
 def table(page, heading):
     header, *rows = page.found[heading]
     return [dict(zip(header, row, strict=False)) for row in rows if len(row) == len(header)]
-
-
-def agrees(text, value):
-    """Returns whether a printed number is the value, rounded to the digits that are printed."""
-    printed, unit = re.fullmatch(r"(-?[\d,]*\.?\d+(?:e-?\d+)?) ?(\w*)", text).groups()
-    factor = FACTORS.get(unit, 1.0)
-    mantissa, _, exponent = printed.partition("e")
-    step = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
-    return abs(float(printed.replace(",", "")) * factor - value) <= 0.5001 * step * factor + 1e-12
-
-
-def estimate(values):
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.fmean(values), half
 
 
 def of(rows, method, density):
