@@ -247,7 +247,8 @@ class Results:
     ) -> pd.DataFrame:
         """Compares every setting with the baseline that agrees with it in all other columns, such as the density.
 
-        baseline: a method, or values of columns; by default the method static, random or none, whichever the study has.
+        baseline: a method, or values of columns; by default the natural one of the study, the method static, random, none or
+        plain, else plain gradients, else cross-entropy.
         metric: one or more `split/name`; by default the first measure of the summary. only: values that compared settings must
         have. budget, pool and the columns are those of `compare`, with the setting as a and the baseline as b. Dense networks are
         left out unless they are the baseline. Raises `UsageError` as `compare` does.

@@ -19,9 +19,17 @@ FINGERPRINT = ".fingerprint"
 """The end of a setting that tells apart runs of one spec on different data, such as `data.fingerprint`."""
 _SOURCE = "source_code"  # ends the key of the digest of a plug-in, which says less than its name
 _RUNS = "runs."  # in a dotted key, the part after it describes the input run of the job
-_LABEL_KEYS = frozenset(
-    {"kind", "data.name", "model.name", "method.name", "method.density", "method.ipc", "data.ipc", "input.model"}
-)
+_LABEL_OF = {
+    "kind": "kind",
+    "data.name": "data",
+    "model.name": "model",
+    "method.name": "method",
+    "method.density": "density",
+    "method.ipc": "ipc",
+    "data.ipc": "ipc",
+    "input.model": "model",
+}
+"""The columns that show these spec keys."""
 _OF_FILES = ("input.digest", "input.columns.", "input.splits.")  # of files of outputs, which the names of their models tell apart
 
 
@@ -118,7 +126,12 @@ def is_label(key: str) -> bool:
     """Returns whether a label column shows this key. A job shares the labels of its input run, except for the method."""
     # The whole key if no input run is in it.
     described = key.rpartition(_RUNS)[2]
-    return key in _LABEL_KEYS or (_RUNS in key and described != "method.name" and described in _LABEL_KEYS)
+    return key in _LABEL_OF or (_RUNS in key and described != "method.name" and described in _LABEL_OF)
+
+
+def column_of(key: str) -> str:
+    """Returns the column of the summary that shows a dotted spec key, such as `density` for `method.density`."""
+    return _LABEL_OF.get(key, key)
 
 
 def is_detail(key: str) -> bool:

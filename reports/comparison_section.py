@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from pruneyard.reports import formats
+from pruneyard.reports.baselines import Baseline, leaders, natural_baselines, results_of
 from pruneyard.reports.glossary import measure_title
-from pruneyard.reports.paired import against_baseline
-from pruneyard.reports.study import Study
+from pruneyard.reports.leading import selection_measure
+from pruneyard.reports.merge_section import MERGE
+from pruneyard.reports.paired import against_baseline, against_leaders
+from pruneyard.reports.study import CALIBRATE, PROBE, Study
 from pruneyard.reports.tables import Table, Value
 
-BASELINES = {"sparse": "static", "distill": "random"}
-"""The natural baseline of each kind of jobs. Calibrators are compared with `none` in a section of their own."""
+_ELSEWHERE = (CALIBRATE, PROBE, MERGE)
+"""Kinds of jobs that sections of their own compare."""
 MAX_NAMED = 6
 MAX_COMPARED = 100
 """Settings of one kind that are all compared; of more, those that charts draw."""
@@ -27,9 +31,13 @@ _TONES = {"better": "good", "worse": "bad"}
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The comparison of one kind of jobs with its baseline: a sentence, its first words for the headline, the table, its note."""
+    """The comparison of one kind of jobs with its baseline: a sentence, its first words for the headline, the table, its note.
+
+    baseline: in words, for the title. name: of the section.
+    """
 
     baseline: str
+    name: str
     sentence: str
     short: str
     table: Table
@@ -37,53 +45,86 @@ class Comparison:
 
 
 def comparisons(study: Study) -> list[Comparison]:
-    """Returns one comparison for each kind of jobs that has its natural baseline, another method, and two common seeds."""
-    found = []
-    for kind, baseline in BASELINES.items():
-        methods = set(study.cells.loc[study.cells["kind"] == kind, "method"])
-        if study.measures and baseline in methods and len(methods) > 1:
-            found += _compared(study, kind, baseline, measure=study.measures[0])
+    """Returns the comparisons of each kind of jobs with its natural baselines, or, without any, with its leading settings.
+
+    Settings that have no two seeds in common with their baseline are not compared; nor are runs that settings were chosen by.
+    """
+    if not study.measures:
+        return []
+    found: list[Comparison] = []
+    for kind in dict.fromkeys(study.cells["kind"]):
+        if kind in _ELSEWHERE:
+            continue
+        own = [_with_baseline(study, kind, baseline) for baseline in natural_baselines(study, kind)]
+        compared = [each for each in own if each is not None] or [_with_leaders(study, kind)]
+        for each in filter(None, compared):
+            taken = each.name in {other.name for other in found}
+            found.append(replace(each, name=f"{each.name}-{kind}", baseline=f"{each.baseline} ({kind})") if taken else each)
     return found
 
 
-def _compared(study: Study, kind: str, baseline: str, *, measure: str) -> list[Comparison]:
-    cells = set(study.cells.loc[study.cells["kind"] == kind, "cell"])
-    compared = cells if len(cells) <= MAX_COMPARED else cells & set(study.drawn["cell"])
+def _with_baseline(study: Study, kind: str, baseline: Baseline) -> Comparison | None:
+    cells, is_all = _compared_cells(study, kind)
+    selection = {"kind": kind, **baseline.selection}
     try:
-        rows = against_baseline(
-            study,
-            {"kind": kind, "method": baseline},
-            [measure],
-            only={"kind": kind},
-            cells=compared,
-        )
+        rows = against_baseline(study, selection, study.measures[:1], only={"kind": kind}, cells=cells)
     except ValueError:  # no setting agrees with the baseline, as where it has a density of its own
-        return []
-    if (rows["num_pairs"] < 2).all():
-        return []
+        return None
+    words = baseline.words(study)
+    to = f"the setting of {words} that agrees in all other columns"
+    if study.chosen_from:
+        to += ", but for settings that were chosen for each side on its own,"
+    return _comparison(study, rows, words, to=to, is_all=is_all)
+
+
+def _with_leaders(study: Study, kind: str) -> Comparison | None:
+    cells, is_all = _compared_cells(study, kind)
+    leader_of = leaders(study, study.cells[study.cells["cell"].isin(cells)])
+    if not leader_of:
+        return None
+    rows = against_leaders(study, leader_of, study.measures[:1])
+    chosen_by = measure_title(str(selection_measure(study.finals)))
     series = dict(zip(study.cells["label"], study.cells["series"], strict=True))
-    name = measure_title(measure)
+    names = list(dict.fromkeys(series[label] for label in rows["b"]))
+    to = f"the setting with the best {chosen_by} on the same data, model, stage and size"
+    against = f"the leader in {chosen_by}, {formats.listed(names, limit=MAX_SHORT)}"
+    return _comparison(study, rows, "the leader", against=against, to=to, is_all=is_all)
+
+
+def _compared_cells(study: Study, kind: str) -> tuple[set[int], bool]:
+    """Returns the cells of one kind that are compared, and whether these are all of it."""
+    cells = set(results_of(study, kind)["cell"])
+    return (cells, True) if len(cells) <= MAX_COMPARED else (cells & set(study.drawn["cell"]), False)
+
+
+def _comparison(
+    study: Study, rows: pd.DataFrame, baseline: str, *, to: str, is_all: bool, against: str | None = None
+) -> Comparison | None:
+    """Returns the section on these rows, if any of them has two seeds. against: the baseline as the sentence names it."""
+    if (rows["num_pairs"] < 2).all():
+        return None
+    series = dict(zip(study.cells["label"], study.cells["series"], strict=True))
+    name = measure_title(study.measures[0])
     of_rows = [series[label] for label in rows["a"]]
     note = (
-        f"Difference in {name} to the setting of {baseline} that agrees in all other columns: mean over common seeds ± half "
+        f"Difference in {name} to {to}: mean over common seeds ± half "
         "width of its 95% t interval. p: paired t test, corrected for all rows of this table (Holm). Better and worse: p below "
         "0.05. The number of further seeds assumes that mean and deviation stay as they are. FLOPs and time: of training, "
         f"relative to {baseline}."
     )
-    if len(compared) < len(cells):
+    if not is_all:
         note += " Only the settings that charts draw are compared here; `pruneyard compare` has all."
-    return [
-        Comparison(
-            baseline=baseline,
-            sentence=_sentence(rows, of_rows, baseline=baseline, name=name, limit=MAX_NAMED),
-            short=_sentence(rows, of_rows, baseline=baseline, name=name, limit=MAX_SHORT),
-            table=_table(rows, dict(zip(study.cells["label"], study.cells["cell"], strict=True))),
-            note=note,
-        )
-    ]
+    return Comparison(
+        baseline=baseline,
+        name="against-" + re.sub(r"[^a-z0-9]+", "-", baseline.lower()).strip("-"),
+        sentence=_sentence(rows, of_rows, against=against or baseline, name=name, limit=MAX_NAMED),
+        short=_sentence(rows, of_rows, against=against or baseline, name=name, limit=MAX_SHORT),
+        table=_table(rows, dict(zip(study.cells["label"], study.cells["cell"], strict=True))),
+        note=note,
+    )
 
 
-def _sentence(rows: pd.DataFrame, series: Sequence[str], *, baseline: str, name: str, limit: int) -> str:
+def _sentence(rows: pd.DataFrame, series: Sequence[str], *, against: str, name: str, limit: int) -> str:
     """Returns in how many of its comparisons each series is better or worse, the best first; names `limit` of each sort."""
     counted = [(name, list(rows.loc[[each == name for each in series], "verdict"])) for name in dict.fromkeys(series)]
     counted.sort(key=lambda entry: entry[1].count("worse") - entry[1].count("better"))
@@ -92,7 +133,7 @@ def _sentence(rows: pd.DataFrame, series: Sequence[str], *, baseline: str, name:
     alike = [name for name, verdicts in counted if not _counts(verdicts)]
     are = "is" if len(alike) == 1 else "are"
     rest = [f"{formats.listed(alike, limit=limit)} {are} not separable from it"] if alike else []
-    return f"Against {baseline}, paired by seed, in {name}: {'; '.join([*counts[:limit], *more, *rest])}."
+    return f"Against {against}, paired by seed, in {name}: {'; '.join([*counts[:limit], *more, *rest])}."
 
 
 def _counts(verdicts: Sequence[str]) -> str:

@@ -25,8 +25,6 @@ from pruneyard.reports.study import DENSE, Study
 
 LEVEL = 0.05
 """Settings differ where the corrected p-value is below it."""
-NATURAL_BASELINES = ("static", "random", "none")
-"""Methods that a study compares others with unless it names another: for sparse training, distillation and calibration."""
 _NO_VALUES = pd.DataFrame({"outer": [], "seed": [], "pooled": [], "value": []})
 Selection = Mapping[str, Any]
 """The value that each column of the summary must have, such as `{"method": "rigl", "density": 0.1}`."""
@@ -38,7 +36,8 @@ def paired_differences(
     """Returns one row per measure and pair of settings: both means, and the mean difference a - b with its 95% t interval.
 
     Settings of `a` are compared with those of `b` that agree with them in all columns but those that both selections name; a
-    column that only one of them has, such as the schedule of a method, need not agree, nor does the density of the dense network.
+    column that only one of them has, such as the schedule of a method, need not agree, nor does the density of the dense network,
+    nor what was chosen for each setting on its own, such as its learning rate (`settings` with `best`).
     Naming stages names their kinds of jobs too, and methods of two kinds need not agree: merges are compared with trainings.
 
     Repetitions are paired by the first run of their lineage where the sides share it, as two calibrators of one network do,
@@ -57,7 +56,7 @@ def paired_differences(
     """
     sides = {"a": _selected(study, a, "a"), "b": _selected(study, b, "b")}
     keys = _compared_keys(study, set(a) & set(b))
-    pairs = _pairs(sides["a"], sides["b"], keys)
+    pairs = _pairs(study, sides["a"], sides["b"], keys)
     if not pairs:
         raise ValueError(
             f"no setting of a agrees with one of b in {', '.join(keys)}; name one of these columns on both sides, or select fewer"
@@ -89,7 +88,7 @@ def against_baseline(
     if cells is not None:
         others = others[others["cell"].isin(cells)]
     keys = _compared_keys(study, baseline)
-    pairs = _pairs(others, of_baseline, keys)
+    pairs = _pairs(study, others, of_baseline, keys)
     if not pairs:
         shown = ", ".join(f"{key}={value}" for key, value in baseline.items())
         shared = ", ".join(keys) or "anything"
@@ -97,11 +96,18 @@ def against_baseline(
     return _table(study, pairs, measures, margin)
 
 
-def natural_baseline(study: Study) -> Selection | None:
-    """Returns the baseline that a study has by itself: static masks, random images or no calibrator; None without one."""
-    methods = set(study.cells["method"].dropna())
-    found = next((name for name in NATURAL_BASELINES if name in methods), None)
-    return None if found is None or len(methods - {DENSE}) < 2 else {"method": found}
+def against_leaders(study: Study, leader_of: Mapping[int, int], measures: Sequence[str]) -> pd.DataFrame:
+    """Returns one row per measure and cell of `leader_of`, compared with its leader, in the columns of `paired_differences`."""
+    rows = {int(row["cell"]): row for _, row in study.cells.iterrows()}
+    return _table(study, [(rows[cell], rows[leader]) for cell, leader in leader_of.items()], measures, None)
+
+
+def matched_cells(study: Study, baseline: Selection) -> dict[int, int]:
+    """Returns the cell of the baseline that each cell is compared with, the first of several; cells without one are left out."""
+    of_baseline = _selected(study, baseline, "the baseline")
+    others = study.cells[study.cells["method"] != DENSE]
+    pairs = _pairs(study, others, of_baseline, _compared_keys(study, baseline))
+    return {int(one["cell"]): int(other["cell"]) for one, other in reversed(pairs)}
 
 
 def verdict(row: pd.Series[Any]) -> str:
@@ -168,18 +174,23 @@ def _compared_keys(study: Study, named: Collection[str]) -> list[str]:
     return [key for key in study.varying if key not in free]
 
 
-def _pairs(left: pd.DataFrame, right: pd.DataFrame, keys: Sequence[str]) -> list[tuple[pd.Series[Any], pd.Series[Any]]]:
+def _pairs(
+    study: Study, left: pd.DataFrame, right: pd.DataFrame, keys: Sequence[str]
+) -> list[tuple[pd.Series[Any], pd.Series[Any]]]:
     rows_left, rows_right = ([row for _, row in side.iterrows()] for side in (left, right))
     pairs = [(one, other) for one in rows_left for other in rows_right if one["cell"] != other["cell"]]
-    return [pair for pair in pairs if _agree(*pair, keys)]
+    return [pair for pair in pairs if _agree(study, *pair, keys)]
 
 
-def _agree(one: pd.Series[Any], other: pd.Series[Any], keys: Sequence[str]) -> bool:
+def _agree(study: Study, one: pd.Series[Any], other: pd.Series[Any], keys: Sequence[str]) -> bool:
     if DENSE in (one["method"], other["method"]):
         keys = [key for key in keys if key != "density"]
     if one["kind"] != other["kind"]:
         # A soup and a training have methods of different families, which never agree.
         keys = [key for key in keys if key != "method"]
+    if one["stage"] == other["stage"] and (tuned := study.tuned_columns(one["stage"])):
+        # Each side has the rate, say, that was best for it: to ask for equal ones would leave the tuned settings without a rival.
+        keys = [key for key in keys if key not in tuned]
     return all(one[key] == other[key] or pd.isna(one[key]) or pd.isna(other[key]) for key in keys)
 
 

@@ -27,12 +27,14 @@ def write_plan(
     populations: Mapping[str, Population] | None = None,
     *,
     chosen_from: Collection[str] = (),
+    chosen_per: Mapping[str, Sequence[str]] | None = None,
     is_complete: bool = True,
 ) -> None:
     """Replaces the plan of the folder.
 
     populations: by the name of their stage; the population of a spec without stages has an empty name.
     chosen_from: the stages whose runs serve to choose settings for fresh seeds in a later stage.
+    chosen_per: of each stage that trains chosen settings, the dotted spec keys for each of whose values a setting was chosen.
     is_complete: whether the searches of the spec have proposed all their runs, so that `run_keys` will not grow.
     """
     told = {
@@ -40,8 +42,8 @@ def write_plan(
         name: {"measure": one.measure, "best_is": one.best_is, "run_keys": sorted(one.run_keys)}
         for name, one in (populations or {}).items()
     }
-    stages = sorted(chosen_from)
-    plan = {"run_keys": list(run_keys), "is_complete": is_complete, "populations": told, "chosen_from": stages}
+    choice = {"chosen_from": sorted(chosen_from), "chosen_per": {name: list(keys) for name, keys in (chosen_per or {}).items()}}
+    plan = {"run_keys": list(run_keys), "is_complete": is_complete, "populations": told, **choice}
     write_durably(folder.plan, json.dumps(plan).encode())
 
 
@@ -64,6 +66,16 @@ def read_chosen_from(folder: RunFolder) -> frozenset[str]:
     """Returns the stages whose runs serve to choose settings for fresh seeds; empty if the plan names none."""
     told = (_read(folder) or {}).get("chosen_from")
     return frozenset(name for name in told if isinstance(name, str)) if isinstance(told, list) else frozenset()
+
+
+def read_chosen_per(folder: RunFolder) -> dict[str, list[str]]:
+    """Returns the spec keys per whose values the settings of a stage were chosen, by stage; empty if the plan names none."""
+    told = (_read(folder) or {}).get("chosen_per")
+    return {
+        stage: [key for key in keys if isinstance(key, str)]
+        for stage, keys in (told.items() if isinstance(told, dict) else ())
+        if isinstance(keys, list)
+    }
 
 
 def read_populations(folder: RunFolder) -> dict[str, Population]:

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pruneyard.reports import leading, palette, series, summary
-from pruneyard.reports.cells import GEOMETRY, LABELS, flat_spec, is_detail, is_label, label_cells
+from pruneyard.reports.cells import GEOMETRY, LABELS, column_of, flat_spec, is_detail, is_label, label_cells
 from pruneyard.reports.data_record import DifferentDataError, conflict, data_records
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.naming import column_names
-from pruneyard.reports.planned import read_chosen_from, read_plan
+from pruneyard.reports.planned import read_chosen_from, read_chosen_per, read_plan
 from pruneyard.reports.pooling import NOTHING, Pooled
 from pruneyard.reports.row_intervals import row_intervals
 from pruneyard.reports.store import Store
@@ -119,6 +119,25 @@ class Study:
     def chosen_from(self) -> frozenset[str]:
         """The stages whose runs served to choose settings for fresh seeds, and which are therefore no results themselves."""
         return frozenset().union(*(read_chosen_from(folder) for folder in self.folders))
+
+    @cached_property
+    def _chosen_per(self) -> dict[str, frozenset[str]]:
+        """The columns per whose values the settings of a stage were chosen, by stage; several folders add up."""
+        found: dict[str, frozenset[str]] = {}
+        for folder in self.folders:
+            for stage, keys in read_chosen_per(folder).items():
+                found[stage] = found.get(stage, frozenset()) | {column_of(key) for key in keys}
+        return found
+
+    def tuned_columns(self, stage: object) -> frozenset[str]:
+        """Returns the columns of settings of a stage that were chosen for each of its arms on its own; empty without a choice.
+
+        These are all but those that the choice was made per, and those that describe data, model, and where a run took place.
+        """
+        if not isinstance(stage, str) or stage not in self._chosen_per:
+            return frozenset()
+        others = [name for name in self.varying if not _is_field(name) and name not in (*GEOMETRY, FOLDER)]
+        return frozenset(others) - self._chosen_per[stage]
 
     @cached_property
     def statuses(self) -> dict[str, str]:

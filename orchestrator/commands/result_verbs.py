@@ -63,7 +63,8 @@ def compare() -> click.Command:
             "baselines",
             metavar="K=V",
             multiple=True,
-            help="What others are compared with, by columns of the summary [default: method static, random or none].",
+            help="What others are compared with, by columns of the summary [default: method static, random, none or plain, else "
+            "plain gradients, else cross-entropy].",
         ),
         option(
             "--metric",

@@ -2,6 +2,7 @@
 
 from pruneyard.orchestrator.planning.plan import Plan
 from pruneyard.orchestrator.search.proposals import is_search_finished
+from pruneyard.orchestrator.spec.best_runs import Best
 from pruneyard.orchestrator.spec.chosen_settings import KEY
 from pruneyard.reports.planned import Population, write_plan
 
@@ -14,7 +15,9 @@ def write_study_plan(plan: Plan) -> None:
             ((measure, best_is),) = stage.learning.search.directions.items()
             populations[stage.name or ""] = Population(measure, best_is, frozenset(job.key for job in stage.jobs))
     keys = [job.key for job in spec.jobs]
-    sources = [stage.tables[KEY]["from"] for stage in spec.stages if KEY in stage.tables]
-    chosen_from = {name for name in sources if name in {stage.name for stage in spec.stages}}  # others are folders
+    tables = {stage.name or "": stage.tables[KEY] for stage in spec.stages if KEY in stage.tables}
+    chosen_per = {name: Best.keys_of(table["best"]) for name, table in tables.items() if "best" in table}
+    sources = {table["from"] for table in tables.values()}
+    chosen_from = sources & {stage.name for stage in spec.stages}  # others are folders
     complete = is_search_finished(spec, plan.folder)
-    write_plan(plan.folder, keys, populations, chosen_from=chosen_from, is_complete=complete)
+    write_plan(plan.folder, keys, populations, chosen_from=chosen_from, chosen_per=chosen_per, is_complete=complete)

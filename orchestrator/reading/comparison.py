@@ -11,8 +11,9 @@ import pandas as pd
 
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.reading.metric_names import check_recorded
+from pruneyard.reports.baselines import natural_baseline
 from pruneyard.reports.matched import Budget, at_budget
-from pruneyard.reports.paired import Selection, against_baseline, natural_baseline
+from pruneyard.reports.paired import Selection, against_baseline
 from pruneyard.reports.study import Study
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {

@@ -39,6 +39,12 @@ class Best:
         check_metric(self.metric, field="metric")
         _ = self.direction
 
+    @classmethod
+    def keys_of(cls, given: object) -> tuple[str, ...]:
+        """Returns the dotted keys of `per` of a valid `best` as it is written in a spec; none for a metric alone."""
+        per = given.get("per", ()) if isinstance(given, dict) else ()
+        return (per,) if isinstance(per, str) else tuple(per)
+
     @property
     def direction(self) -> Literal["max", "min"]:
         """Returns whether the largest or the smallest value is the best."""
@@ -47,7 +53,7 @@ class Best:
     @property
     def keys(self) -> tuple[str, ...]:
         """Returns the dotted keys of `per`."""
-        return (self.per,) if isinstance(self.per, str) else self.per
+        return self.keys_of({"per": self.per})
 
 
 class RunResults:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
+from pruneyard.reports.baselines import natural_baseline
 from pruneyard.reports.glossary import LARGER_IS_BETTER
-from pruneyard.reports.paired import NATURAL_BASELINES
 from pruneyard.reports.records import Status
 from pruneyard.reports.statistics.aggregates import (
     interquartile_mean,
@@ -40,9 +40,7 @@ def aggregates(study: Study, measure: str) -> pd.DataFrame:
     Reference: Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice", NeurIPS 2021.
     """
     scores = common_scores(study, measure)
-    methods = _methods(study)
-    base = next((name for name in NATURAL_BASELINES for series in scores if methods[series] == name), None)
-    against = next((series for series in scores if methods[series] == base), None)
+    against = next((series for series in scores if series in _of_baseline(study)), None)
     rows = []
     for name, scores_ST in scores.items():
         row: dict[str, object] = {"method": name, "metric": measure, "num_tasks": scores_ST.shape[1], "num_seeds": len(scores_ST)}
@@ -104,8 +102,12 @@ def common_scores(study: Study, measure: str) -> dict[str, Floats]:
     return {name: chosen[name].unstack("task").to_numpy(dtype=np.float64) for name in order}
 
 
-def _methods(study: Study) -> dict[str, str]:
-    return dict(zip(study.cells["series"], study.cells["method"], strict=True))
+def _of_baseline(study: Study) -> set[str]:
+    """Returns the series of the study's natural baseline."""
+    cells = study.cells
+    for column, value in (natural_baseline(study) or {}).items():
+        cells = cells[cells[column] == value]
+    return set() if cells is study.cells else set(cells["series"])
 
 
 def _probability_better(ours_ST: Floats, theirs_ST: Floats, measure: str) -> float:

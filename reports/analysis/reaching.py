@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from pruneyard.reports.baselines import natural_baseline
 from pruneyard.reports.glossary import larger_is_better
-from pruneyard.reports.paired import natural_baseline
+from pruneyard.reports.paired import matched_cells
 from pruneyard.reports.records import Status
 from pruneyard.reports.statistics.reaching import ShareReached, share_reached
 from pruneyard.reports.study import Study
@@ -18,7 +19,7 @@ _SHARE = 0.5
 
 
 def natural_targets(study: Study, measure: str) -> dict[int, float]:
-    """Returns the target of every setting: the mean final value of the natural baseline at the same density or size.
+    """Returns the target of every setting: the mean final value of the setting of the natural baseline that it is compared with.
 
     Settings without such a baseline have none.
     """
@@ -27,11 +28,10 @@ def natural_targets(study: Study, measure: str) -> dict[int, float]:
         return {}
     runs = study.labelled[study.labelled["status"] == Status.COMPLETED]
     finals = runs["run_key"].map(study.by_run[measure]).astype("float64").groupby(runs["cell"]).mean()
-    places = ["field", "line"]
-    of_baseline = study.cells[study.cells["method"] == baseline["method"]].drop_duplicates(places)
-    found = study.cells.merge(of_baseline[["cell", *places]], on=places, suffixes=("", "_of_baseline"))
-    pairs = zip(found["cell"], found["cell_of_baseline"].map(finals), strict=True)
-    return {int(cell): float(value) for cell, value in pairs if math.isfinite(value)}
+    baseline_of = matched_cells(study, baseline)
+    baseline_of |= {cell: cell for cell in baseline_of.values()}
+    targets = {cell: float(finals.get(base, math.nan)) for cell, base in baseline_of.items()}
+    return {cell: value for cell, value in targets.items() if math.isfinite(value)}
 
 
 def costs_to_target(

@@ -67,6 +67,8 @@ def test_the_best_setting_of_each_value_is_trained_with_fresh_seeds(trained: Pat
 def test_runs_that_settings_were_chosen_by_come_last_and_are_no_results(trained: Path) -> None:
     study = Study.read([trained])
     assert study.chosen_from == {"tune"}
+    assert study.tuned_columns("fresh") == {"optimizer.lr"}
+    assert study.tuned_columns("tune") == frozenset()
     table = summary_table(study)
     stages = [row[table.headers.index("stage")].text for row in table.rows]
     assert stages == ["fresh"] * 2 + ["tune"] * 4
