@@ -14,7 +14,7 @@ from pruneyard.orchestrator.errors import ExitCode, UsageError
 from pruneyard.reports import formats
 from pruneyard.reports.evidence.measured import Finding, findings
 from pruneyard.reports.evidence.reading import packaged_evidence
-from pruneyard.reports.evidence.section import confound_table, evidence_table
+from pruneyard.reports.evidence.section import comparison_text, confound_table, evidence_table
 from pruneyard.reports.export import export
 from pruneyard.reports.location import Location
 from pruneyard.reports.study import Study
@@ -58,7 +58,7 @@ def _terminal_table(found: Sequence[Finding]) -> Table:
         mean, half = formats.estimate(effect.difference, effect.low, effect.high)
         texts = [
             each.claim.method,
-            each.compared.label,
+            comparison_text(each),
             each.claim.measure,
             f"{mean} ± {half}" if half else mean,
             str(effect.num_pairs),

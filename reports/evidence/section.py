@@ -134,10 +134,14 @@ def _answer(found: Sequence[Finding]) -> str:
 
 def _short(found: Finding) -> str:
     mean, half = formats.estimate(found.effect.difference, found.effect.low, found.effect.high)
+    return f"{comparison_text(found)} {mean} ± {half}" if half else f"{comparison_text(found)} {mean}"
+
+
+def comparison_text(found: Finding) -> str:
+    """Returns what is compared, with the training method where both sides share it, such as `gamma 1 on set`."""
     # Where methods are compared, the label says which.
     method = None if "method.name" in found.compared.method else _common_method(found)
-    label = found.compared.label if method is None else f"{found.compared.label} on {method}"
-    return f"{label} {mean} ± {half}" if half else f"{label} {mean}"
+    return found.compared.label if method is None else f"{found.compared.label} on {method}"
 
 
 def _common_method(found: Finding) -> Any:
@@ -171,7 +175,7 @@ def _row(found: Finding, claims: EvidenceClaims) -> list[Value]:
     p = "" if math.isnan(effect.p_corrected) else f", p {effect.p_corrected:.2g}"
     return [
         Value(text=claim.method, remark=f"pruneyard run {claim.spec}"),
-        Value(text=found.compared.label, remark=setting_text(found)),
+        Value(text=comparison_text(found), remark=setting_text(found)),
         Value(text=claim.claim, remark=_measure_words(claim.measure)),
         Value(text=f"{published.text} [{published.tag}]", remark=f"{published.protocol}; {claims.sources[claim.source].cite}"),
         Value(text=formats.number(effect.base)),
@@ -191,7 +195,7 @@ def _record(found: Finding, claims: EvidenceClaims) -> dict[str, Any]:
         "tag": published.tag,
         "protocol": published.protocol,
         "source": claims.sources[claim.source].cite,
-        "comparison": found.compared.label,
+        "comparison": comparison_text(found),
         "setting": setting_text(found),
         "measure": claim.measure,
         "num_pairs": effect.num_pairs,

@@ -19,7 +19,7 @@ from pruneyard.reports.claims.reading import ClaimError
 from pruneyard.reports.evidence.claim import Condition, Published
 from pruneyard.reports.evidence.measured import Measured, findings, mechanism_acts
 from pruneyard.reports.evidence.reading import packaged_evidence, read_evidence
-from pruneyard.reports.evidence.section import evidence_section, setting_text
+from pruneyard.reports.evidence.section import comparison_text, evidence_section, setting_text
 from pruneyard.reports.evidence.verdict import Effect, Judgement, Kept, Verdict, judge
 from pruneyard.reports.glossary import is_known, measure_title
 from pruneyard.reports.layout import RunFolder
@@ -196,6 +196,7 @@ def test_epochs_to_the_base_methods_level(tmp_path: Path) -> None:
     )
     assert (found.effect.base, found.effect.method, found.effect.difference) == (3, 2, -1)
     assert ", set, " in f", {setting_text(found)}, "  # which sparse trainer the gradients are those of
+    assert comparison_text(found) == "gamma 1 on set"
 
 
 def test_every_claim_names_a_packaged_spec_and_known_metrics() -> None:
