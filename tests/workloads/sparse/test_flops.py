@@ -1,3 +1,7 @@
+import ast
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -94,3 +98,37 @@ def test_the_published_cost_of_training_follows(active: int, every: int, rigl: f
     update = training_flops(macs, used=masks, trained={}) / dense
     assert (every * step + update) / (every + 1) == pytest.approx(rigl, abs=0.0005)
     assert update == pytest.approx(snfs, abs=0.0005)
+
+
+def test_counting_an_mlp_imports_no_sympy() -> None:
+    program = """
+import sys
+from pruneyard.workloads.networks.flops import macs_of
+from pruneyard.workloads.plugins import find
+print(dict(macs_of(find("models", "mlp")(width=5, depth=1), (1, 2, 3), 4)), "sympy" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith(" False\n"), done.stdout + done.stderr
+    assert sorted(ast.literal_eval(done.stdout.removesuffix(" False\n")).values()) == [20, 30]
+
+
+class Scaled(nn.Module):
+    """A linear layer whose bias counts half."""
+
+    def __init__(self, *, num_inputs: int, bias_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layer, self.bias = nn.Linear(num_inputs, 4, bias=False), nn.Parameter(torch.zeros(bias_shape))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.addmm(self.bias, images.flatten(1), self.layer.weight.T, beta=0.5).relu()
+
+
+@pytest.mark.parametrize("bias_shape", [(4,), (1, 4)])
+def test_a_product_with_a_scaled_bias_is_counted(bias_shape: tuple[int, ...]) -> None:
+    assert layer_macs(Scaled(num_inputs=6, bias_shape=bias_shape), (1, 2, 3)) == {"layer.weight": 24}
+
+
+@pytest.mark.parametrize(("num_inputs", "bias_shape"), [(5, (4,)), (6, (3,))])
+def test_a_product_of_shapes_that_do_not_fit_is_refused(num_inputs: int, bias_shape: tuple[int, ...]) -> None:
+    with pytest.raises(RuntimeError):
+        layer_macs(Scaled(num_inputs=num_inputs, bias_shape=bias_shape), (1, 2, 3))
