@@ -70,6 +70,6 @@ def leaders(study: Study, cells: pd.DataFrame) -> Mapping[int, int]:
     found: dict[int, int] = {}
     cells = cells[cells["method"] != DENSE]
     for _, group in cells.groupby(["field", "density", "ipc"], dropna=False):
-        best = int(group.loc[study.ranks[group.index].idxmin(), "cell"])
+        best = int(group["cell"].tolist()[study.ranks[group.index].argmin()])
         found |= {int(cell): best for cell in group["cell"] if cell != best}
     return found

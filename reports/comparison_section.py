@@ -56,8 +56,8 @@ def comparisons(study: Study) -> list[Comparison]:
         if kind in _ELSEWHERE:
             continue
         own = [_with_baseline(study, kind, baseline) for baseline in natural_baselines(study, kind)]
-        compared = [each for each in own if each is not None] or [_with_leaders(study, kind)]
-        for each in filter(None, compared):
+        compared = [each for each in own if each is not None]
+        for each in compared or filter(None, [_with_leaders(study, kind)]):
             taken = each.name in {other.name for other in found}
             found.append(replace(each, name=f"{each.name}-{kind}", baseline=f"{each.baseline} ({kind})") if taken else each)
     return found
