@@ -19,6 +19,7 @@ INDEX = "index"
 PATIENCE_S = 30.0  # after which trials that wait for room, or for processes of their own, are passed no more
 SHORT_S = 0.5  # jobs of a stage whose newest ones took less share trials
 TRIAL_S = 1.0  # how long the jobs that share a trial should take together
+MIN_TRIAL_S = 0.05  # and how long at least, since Tune takes nearly that long for a trial
 NUM_NEWEST = 10
 
 
@@ -30,8 +31,9 @@ class RunnableTrials(BasicVariantGenerator):
     `patience_s`.
 
     Tune needs some 20 ms for a trial. Where the newest jobs of a stage took less than `SHORT_S` each, a trial takes several of
-    them: at most half of the share of its slot, so that all slots end together. An attempt after the first is alone: should it
-    crash its process again, it takes no other job with it. So is one that may stop early, since the order of reports decides.
+    them: at most half of the share of its slot, so that all slots end together within `MIN_TRIAL_S`. An attempt after the first
+    is alone: should it crash its process again, it takes no other job with it. So is one that may stop early, since the order of
+    reports decides.
 
     created: the attempts of the trials, by `index`. It is the only state that others read.
     """
@@ -105,7 +107,8 @@ class RunnableTrials(BasicVariantGenerator):
         if not seconds or max(seconds) >= SHORT_S or not self._may_share(planned):
             return 1
         fair = self._num_waiting[planned.resources] // (2 * self._room.num_slots(planned.resources))
-        return max(1, min(fair, int(TRIAL_S * len(seconds) / sum(seconds))))
+        mean = sum(seconds) / len(seconds)
+        return max(1, min(max(fair, int(MIN_TRIAL_S / mean)), int(TRIAL_S / mean)))
 
     def _may_share(self, planned: PlannedAttempt) -> bool:
         alone = planned.attempt > 1 or planned.until < 1 or planned.resources.workers > 1
