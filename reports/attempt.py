@@ -43,13 +43,17 @@ class Attempt:
 
 def tables_of(attempts: Sequence[Attempt]) -> dict[str, pa.Table]:
     """Returns the rows by table, in the order in which tables must be written, without empty tables."""
+    return {name: _table(name, rows) for name, rows in _rows_of(attempts).items()}
+
+
+def _rows_of(attempts: Sequence[Attempt]) -> dict[str, list[tuple[Any, ...]]]:
     of_metric, of_curve, of_run = _values_of(MetricRow), _values_of(CurveRow), _values_of(RunRecord)
     rows = {
         "curves": [(*attempt.owner, *of_curve(row)) for attempt in attempts for row in attempt.curves],
         "metrics": [(*attempt.owner, *of_metric(row)) for attempt in attempts for row in attempt.metrics],
         "runs": [of_run(attempt.run) for attempt in attempts],
     }
-    return {name: _table(name, found) for name, found in rows.items() if found}
+    return {name: found for name, found in rows.items() if found}
 
 
 @cache
@@ -93,11 +97,14 @@ def _without_owner(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ("run_key", "attempt")}
 
 
-def encode_record(tables: Mapping[str, pa.Table]) -> bytes:
+def encode_record(attempt: Attempt) -> bytes:
     """Returns the content of a record file: JSON with the columns of each table and a digest of them."""
     columns = {
-        name: {column: [_plain(value) for value in values] for column, values in table.to_pydict().items()}
-        for name, table in tables.items()
+        name: {
+            column: [None if value is None else encode(value) for value in values]
+            for (column, encode), values in zip(_encoders(name), zip(*rows, strict=True), strict=True)
+        }
+        for name, rows in _rows_of([attempt]).items()
     }
     content = _canonical({"schema_version": records.SCHEMA_VERSION, "tables": columns})
     return b'{"sha256":"%b",%b' % (hashlib.sha256(content).hexdigest().encode(), content[1:])
@@ -134,11 +141,23 @@ def _canonical(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    # JSON has no NaN and no infinities.
-    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+@cache
+def _encoders(name: str) -> Sequence[tuple[str, Callable[[Any], Any]]]:
+    """Returns the columns of a table with what makes plain Python values of theirs, which may be those of NumPy."""
+    return [(field.name, _encoder(field.type)) for field in records.schema(name)]
+
+
+def _encoder(kind: pa.DataType) -> Callable[[Any], Any]:
+    if pa.types.is_floating(kind):
+        return _plain_number
+    if pa.types.is_integer(kind):
+        return int
+    return datetime.isoformat if pa.types.is_timestamp(kind) else str
+
+
+def _plain_number(value: Any) -> float | str:
+    number = float(value)
+    return number if math.isfinite(number) else repr(number)  # JSON has no NaN and no infinities
 
 
 def _typed(value: Any, kind: pa.DataType) -> Any:

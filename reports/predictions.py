@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,19 @@ def _table(
         )
     num_classes = logits.shape[1]
     flat = pa.array(np.ascontiguousarray(logits, dtype=np.float32).reshape(-1))
-    schema = pa.schema(
+    columns = [
+        # All rows refer to entry 0, the only one.
+        pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(row_ids), np.int32)), pa.array([split])),
+        pa.array(np.asarray(row_ids, np.int64)),
+        pa.array(np.asarray(labels, np.int64)),
+        pa.FixedSizeListArray.from_arrays(flat, num_classes),
+    ]
+    return pa.table(columns, schema=_schema(num_classes))
+
+
+@cache
+def _schema(num_classes: int) -> pa.Schema:
+    return pa.schema(
         {
             "split": pa.dictionary(pa.int32(), pa.string()),
             "row_id": pa.int64(),
@@ -119,11 +132,3 @@ def _table(
         },
         metadata={records.VERSION_KEY: str(records.SCHEMA_VERSION).encode(), b"table": b"predictions"},
     )
-    columns = [
-        # All rows refer to entry 0, the only one.
-        pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(row_ids), np.int32)), pa.array([split])),
-        pa.array(np.asarray(row_ids, np.int64)),
-        pa.array(np.asarray(labels, np.int64)),
-        pa.FixedSizeListArray.from_arrays(flat, num_classes),
-    ]
-    return pa.table(columns, schema=schema)

@@ -77,7 +77,7 @@ class Store:
         attempt, files = Attempt(run=run, metrics=metrics, curves=curves), files or FilesTogether()
         tables = tables_of([attempt])
         try:
-            files.add(self.folder.attempt_record(*attempt.owner), encode_record(tables))
+            files.add(self.folder.attempt_record(*attempt.owner), encode_record(attempt))
             for name, table in tables.items():
                 files.add(self.folder.table(name) / f"{attempt.unit}.parquet", encode_part(table))
             files.commit()

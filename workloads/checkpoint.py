@@ -122,13 +122,10 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         if found is None:
             raise
         raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
-    (folder / "state.pt").write_bytes(state.getbuffer())
-    meta = {
-        "format": FORMAT_VERSION,
-        "step": checkpoint.step,
-        "sha256": {name: _digest(folder / name) for name in FILES},
-        **checkpoint.meta,
-    }
+    content = state.getbuffer()
+    (folder / "state.pt").write_bytes(content)
+    digests = {"model.safetensors": _digest(folder / "model.safetensors"), "state.pt": hashlib.sha256(content).hexdigest()}
+    meta = {"format": FORMAT_VERSION, "step": checkpoint.step, "sha256": digests, **checkpoint.meta}
     (folder / META).write_text(json.dumps(meta), encoding="utf-8")
 
 

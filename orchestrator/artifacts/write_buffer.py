@@ -29,14 +29,14 @@ class WriteBuffer:
 
     def add(self, attempt: Attempt, files: Mapping[str, Content]) -> None:
         """Adds the newest attempt of a run with its artifact files, which are empty for an attempt that did not complete."""
-        record = {self._folder.attempt_record(*attempt.owner).name: encode_record(tables_of([attempt]))}
+        record = {self._folder.attempt_record(*attempt.owner).name: _checked_record(attempt)}
         self._files[attempt.run.run_key] = {**files, **record}
         self._size += sum(len(content) for content in files.values())
         self._hold(attempt)
 
     def add_written(self, attempt: Attempt, files: FilesTogether) -> None:
         """Adds an attempt whose artifact files are written aside, in a folder of its own; after a kill they are not lost."""
-        files.add(self._folder.attempt_record(*attempt.owner), encode_record(tables_of([attempt])))
+        files.add(self._folder.attempt_record(*attempt.owner), _checked_record(attempt))
         files.appear_unflushed()
         self._written.append(files)
         self._hold(attempt)
@@ -59,3 +59,9 @@ class WriteBuffer:
             write_folders_durably(self._folder.artifacts, files)
         if attempts:
             self._store.write_together(attempts)
+
+
+def _checked_record(attempt: Attempt) -> bytes:
+    """Returns the record of an attempt; raises for what the tables cannot hold before other attempts are written with it."""
+    tables_of([attempt])
+    return encode_record(attempt)

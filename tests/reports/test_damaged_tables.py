@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_up_study import metric, record
 
-from pruneyard.reports.attempt import Attempt, decode_record, encode_record, tables_of
+from pruneyard.reports.attempt import Attempt, decode_record, encode_record
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.parquet import DamagedFileError, decode_table, encode_table
 from pruneyard.reports.records import CurveRow, Status
@@ -80,7 +80,7 @@ def test_any_reader_of_parquet_can_verify_the_pages(tmp_path: Path) -> None:
 
 
 def test_no_flipped_byte_of_a_record_passes() -> None:
-    content = encode_record(tables_of([Attempt(run=record(), metrics=[metric(math.nan), metric(0.3)], curves=[])]))
+    content = encode_record(Attempt(run=record(), metrics=[metric(math.nan), metric(0.3)], curves=[]))
     for place in range(len(content)):
         with pytest.raises(DamagedFileError):
             decode_record(HERE, flipped(content, place))

@@ -2,16 +2,18 @@
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_up_study import metric, record
 
 from pruneyard.reports import parquet, records
-from pruneyard.reports.attempt import Attempt, attempt_of, decode_record, encode_record, tables_of
+from pruneyard.reports.attempt import Attempt, attempt_of, decode_record, encode_record
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.parquet import NewerSchemaError
 from pruneyard.reports.records import CurveRow, Status, schema
@@ -214,11 +216,16 @@ def test_compacted_files_say_what_they_cover(store):
     assert json.loads(pq.read_schema(path).metadata[b"units"]) == ["key0-1", "key1-1"]
 
 
+def test_values_of_numpy_are_recorded_as_those_of_python() -> None:
+    row = replace(metric(value=np.float32(0.5)), step=np.int64(3))
+    content = encode_record(Attempt(run=record("a"), metrics=[row], curves=[]))
+    assert content == encode_record(Attempt(run=record("a"), metrics=[replace(row, value=0.5, step=3)], curves=[]))
+
+
 def test_an_attempt_is_read_back_from_its_tables_as_it_was() -> None:
     point = CurveRow(name="density", step=3, key="w", x=0.0, y=0.25, count=None)
     attempt = Attempt(run=record("a"), metrics=[metric(value=0.5), metric(value=math.nan)], curves=[point])
-    tables = tables_of([attempt])
-    found = attempt_of(decode_record(Path("record-1.json"), encode_record(tables)))
+    found = attempt_of(decode_record(Path("record-1.json"), encode_record(attempt)))
     assert found.run == attempt.run
     assert found.curves == attempt.curves
     assert [str(row) for row in found.metrics] == [str(row) for row in attempt.metrics], "nan differs from itself"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from made_up_study import metric, record
 
-from pruneyard.reports.attempt import Attempt, encode_record, tables_of
+from pruneyard.reports.attempt import Attempt, encode_record
 from pruneyard.reports.durable import (
     FilesTogether,
     add_folder_durably,
@@ -65,7 +65,7 @@ def write_all_but_rows(store: Store, *attempts: Attempt) -> None:
     for each in attempts:
         files = FilesTogether()
         files.add(store.folder.artifact(each.run.run_key) / "model", b"")
-        files.add(store.folder.attempt_record(*each.owner), encode_record(tables_of([each])))
+        files.add(store.folder.attempt_record(*each.owner), encode_record(each))
         files.appear_unflushed()
 
 
