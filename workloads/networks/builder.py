@@ -39,7 +39,8 @@ class ModelBuilder(Protocol):
 
         image_shape: (C, H, W) of images, (F,) of the rows of a table; `image_sides` refuses what is no image.
 
-        Its last layer is named `classifier`, so that its input can be used as features. It is initialised with torch's global
-        generator, which the caller seeds. Raises `ValueError` for inputs that do not fit, such as too small images.
+        The input of its last layer is its features: of the layer called `classifier`, else of the linear layer defined last. It
+        is initialised with torch's global generator, which the caller seeds. Raises `ValueError` for inputs that do not fit, such
+        as too small images.
         """
         ...

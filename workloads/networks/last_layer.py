@@ -6,17 +6,34 @@ from torch import Tensor, nn
 from pruneyard.workloads.networks.flops import storage_of
 
 CLASSIFIER = "classifier"
-"""The name of the last layer in the models of this package, and in those of plug-ins."""
+"""The name of the last layer in the models of this package."""
 _RECORDED = "pruneyard_last_layer"
 """The attribute of a network with the name of its last layer, where it has another name."""
 
 
 def last_layer_name(network: nn.Module) -> str:
-    """Returns the name of the network's last layer. Raises `ValueError` for a network that does not end with a linear layer."""
-    name: str = getattr(network, _RECORDED, CLASSIFIER)
+    """Returns the name of the network's last layer: the recorded one, else `classifier`, else the linear layer defined last.
+
+    Raises `ValueError` for a network that does not end with a linear layer.
+    """
+    name: str | None = getattr(network, _RECORDED, None)
+    if name is None:
+        name = _last_by_definition(network)
     if name not in dict(network.named_modules()) or not name:
-        raise ValueError("the network has no features: it does not end with nn.Linear, whose output is that of the network")
+        raise ValueError(
+            "the network has no features: it does not end with nn.Linear, whose output is that of the network; "
+            f"define that layer last, or call it {CLASSIFIER}"
+        )
     return name
+
+
+def _last_by_definition(network: nn.Module) -> str:
+    """Returns `classifier` if it is one layer, else the last layer with parameters if it is linear; empty if it is not."""
+    layers = {name: module for name, module in network.named_modules() if any(True for _ in module.parameters(recurse=False))}
+    if CLASSIFIER in layers:
+        return CLASSIFIER
+    last = next(reversed(layers), "")
+    return last if isinstance(layers.get(last), nn.Linear) else ""
 
 
 def last_layer(network: nn.Module) -> nn.Module:

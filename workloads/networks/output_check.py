@@ -1,10 +1,18 @@
-"""Checks that a network from elsewhere returns logits, and records its last layer."""
+"""Checks that a network from elsewhere returns logits, and which layer is its last."""
 
 import torch
 from torch import Tensor, nn
 
+from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.flops import without_storage
-from pruneyard.workloads.networks.last_layer import find_last_layer, record_last_layer
+from pruneyard.workloads.networks.last_layer import (
+    CLASSIFIER,
+    find_last_layer,
+    last_layer_name,
+    record_last_layer,
+)
+from pruneyard.workloads.plugins import name_of
+from pruneyard.workloads.user_code.identity import source_digest
 
 _LAST_LAYERS: dict[tuple[object, tuple[int, ...], int], str] = {}
 """The last layers of networks that were checked in this process."""
@@ -36,3 +44,39 @@ def check_outputs(network: nn.Module, *, table: object, call: str, image_shape: 
             )
         _LAST_LAYERS[key] = name
     record_last_layer(network, _LAST_LAYERS[key])
+
+
+def checked_network(model: ModelBuilder, *, image_shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, list[str]]:
+    """Returns the network of a model on the meta device, and warnings.
+
+    The network of a plug-in must return logits, and its last layer must be the one that is taken for it: only a network itself
+    knows what `check_outputs` records, and a plug-in's is built anew wherever it is used. Raises `ValueError` if it is another.
+    """
+    with torch.device("meta"):
+        network = model.build(image_shape=image_shape, num_classes=num_classes)
+    if source_digest(type(model)) is None:
+        return network, []
+    assumed = _assumed_last_layer(network)  # before the check records what the forward pass says
+    call = name_of(model)
+    check_outputs(network, table=model, call=call, image_shape=image_shape, num_classes=num_classes)
+    found = _LAST_LAYERS[model, image_shape, num_classes]
+    if not assumed or assumed == found:
+        return network, []
+    if not found:
+        why = f"changes the output of its last layer, {assumed}, so methods that use features may refuse it"
+        return network, [f"model: {call} {why}"]
+    other = f" and {assumed} by another name" if assumed == CLASSIFIER else ""
+    raise ValueError(
+        f"model: {call} returns the output of {found}, but {assumed} is taken for its last layer, whose inputs are the features; "
+        f"call {found} {CLASSIFIER}{other}"
+    )
+
+
+def _assumed_last_layer(network: object) -> str:
+    """Returns the last layer as readers of the network find it; empty where there is none, which methods refuse themselves."""
+    if not isinstance(network, nn.Module):
+        return ""
+    try:
+        return last_layer_name(network)
+    except ValueError:
+        return ""

@@ -18,7 +18,7 @@ from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder, has_random_layers
 from pruneyard.workloads.networks.digest import network_digest
 from pruneyard.workloads.networks.flops import macs_of
-from pruneyard.workloads.networks.output_check import check_outputs
+from pruneyard.workloads.networks.output_check import checked_network
 from pruneyard.workloads.networks.parameter_groups import check_patterns
 from pruneyard.workloads.plugins import Plugin, Settings, name_of
 from pruneyard.workloads.seeding import global_stream, stream
@@ -32,7 +32,6 @@ from pruneyard.workloads.training.ood_evaluation import ood_splits
 from pruneyard.workloads.training.recipe import Recipe
 from pruneyard.workloads.training.robustness import NOT_ATTACKED, RobustAccuracy
 from pruneyard.workloads.training.segment import WHOLE, Segment
-from pruneyard.workloads.user_code.identity import source_digest
 from pruneyard.workloads.workload import Context, Progress
 
 __all__ = ["SparseJob"]
@@ -153,14 +152,10 @@ class SparseJob(Recipe):
         or narrowed, for weight averaging while masks move, and for moments of fewer than two weight samples.
         """
         recipe = self.method.complete(self)
+        num_outputs = data.num_classes + recipe.objective.num_extra
         with torch.device("meta"):
-            num_outputs = data.num_classes + recipe.objective.num_extra
             model = self.model_for(data.image_shape, data.num_classes)
-            network = model.build(image_shape=data.image_shape, num_classes=num_outputs)
-        if source_digest(type(model)) is not None:
-            check_outputs(
-                network, table=model, call=name_of(model), image_shape=data.image_shape, num_classes=num_outputs
-            )
+        network, warnings = checked_network(model, image_shape=data.image_shape, num_classes=num_outputs)
         choose_prunable(network, self.prunable)
         check_execution(self.execution, recipe, self.method)
         self.initial.check(network)
@@ -186,7 +181,7 @@ class SparseJob(Recipe):
                 f"masks move at step {moved[-1]}, but averaging begins after step {averaged.start - 1}; "
                 "masks must not move while weights are averaged: raise average.begin or end the method's schedule earlier"
             )
-        warnings = uncovered_parts(network, data.image_shape, prunes=self.method.target_density < 1)
+        warnings += uncovered_parts(network, data.image_shape, prunes=self.method.target_density < 1)
         warnings += staying_masked(self.execution, self.method, network, prunable_weights(network), data.image_shape)
         if self.optimizer not in (recipe.optimizer, SparseJob.optimizer):
             warnings.append(f"optimizer and schedule are not used: method {name_of(self.method)} trains no weight")
