@@ -1,8 +1,11 @@
-"""Rules that every kind of job must keep. Its class names specs to test in `examples`: tables without name, kind and seeds."""
+"""Rules that every kind of job must keep. Its class names specs to test in `examples`: tables without name, kind and seeds.
+
+An example that reads earlier runs has `from: runs`; the suite trains two networks for it.
+"""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,27 +14,66 @@ import numpy as np
 import pytest
 import torch
 
+from pruneyard.orchestrator.artifacts.parents import locate_upstream
+from pruneyard.orchestrator.artifacts.reader import open_checkpoints, open_run
+from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.layout import RunFolder
 from pruneyard.workloads import workload
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.dataset import Source
 from pruneyard.workloads.plugins import find_job, kinds
-from pruneyard.workloads.user_code.identity import source_digest
 from pruneyard.workloads.workload import Context, InterruptedJobError, Metric, Outcome, Progress
 
 FAMILY = "kinds"
-# The other kinds of ours read finished runs or code of the user's own, or are tested method by method.
-NAMES = [kind for kind in kinds() if hasattr(find_job(kind), "examples") or source_digest(find_job(kind)) is not None]
+EARLIER = {"from": "runs"}  # in an example: the runs of the fixture `earlier`
 
-pytestmark = pytest.mark.parametrize("name", NAMES)
+pytestmark = pytest.mark.parametrize("name", kinds())
+
+JobsOf = Callable[..., list[Job]]
 
 
-def jobs_of(name: str, *, seeds: Sequence[int] = (0,)) -> list[Job]:
-    """Returns a job of each example and seed."""
-    examples = getattr(find_job(name), "examples", ())
-    assert examples, f"{find_job(name).__name__} has no example; name tables of a spec to test in its class attribute `examples`"
-    return [job for tables in examples for job in load_spec({**tables, "name": "example", "kind": name, "seeds": [*seeds]}).jobs]
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Returns a function that returns the folder of two finished trainings, made when it is first called."""
+
+    @cache
+    def trained() -> Path:
+        folder = tmp_path_factory.mktemp("earlier") / "runs"
+        spec = {**find_job("sparse").examples[0], "name": "runs", "kind": "sparse", "seeds": 2}
+        results = run(spec, folder, local=True)
+        assert results.exit_code == 0, results.runs()["error"].tolist()
+        return folder
+
+    return trained
+
+
+@pytest.fixture
+def jobs_of(earlier: Callable[[], Path]) -> JobsOf:
+    """Returns a function that returns a job of each example of a kind and each seed."""
+
+    def jobs(name: str, *, seeds: Sequence[int] = (0,)) -> list[Job]:
+        cls = find_job(name)
+        examples = getattr(cls, "examples", ())
+        assert examples, f"{cls.__name__} has no example; name tables of a spec to test in its class attribute `examples`"
+        return list(made(name, [with_runs(tables, earlier) for tables in examples], seeds))
+
+    return jobs
+
+
+def made(name: str, examples: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> Iterator[Job]:
+    for tables in examples:
+        for job in load_spec({**tables, "name": "example", "kind": name, "seeds": [*seeds]}).jobs:
+            yield dataclasses.replace(job, workload=locate_upstream(job.workload, RunFolder(Path("no-other-runs"))))
+
+
+def with_runs(value: Any, earlier: Callable[[], Path]) -> Any:
+    """Returns the tables of an example with the folder of the earlier runs in place of the word `runs`."""
+    if not isinstance(value, Mapping):
+        return value
+    folder = {"from": str(earlier())} if EARLIER.items() <= value.items() else {}
+    return {key: with_runs(item, earlier) for key, item in value.items()} | folder
 
 
 @cache
@@ -55,6 +97,8 @@ def finish(job: Job, folder: Path, *, pause: bool = False, stop: bool = False) -
         context = Context(
             checkpoints=CheckpointFolder(folder),
             load_data=load,
+            open_run=open_run,
+            open_checkpoints=open_checkpoints,
             should_pause=lambda: pause,
             should_stop=lambda: asked[0],
         )
@@ -98,13 +142,13 @@ def test_is_a_frozen_dataclass_with_a_seed(name: str) -> None:
     assert fields["seed"].default == 0
 
 
-def test_the_seed_and_nothing_of_the_process_enters_run_keys(name: str) -> None:
+def test_the_seed_and_nothing_of_the_process_enters_run_keys(name: str, jobs_of: JobsOf) -> None:
     jobs = jobs_of(name, seeds=(0, 1))
     assert len({job.key for job in jobs}) == len(jobs)
     assert [job.key for job in jobs_of(name, seeds=(0, 1))] == [job.key for job in jobs]
 
 
-def test_the_check_and_the_estimate_need_no_run(name: str) -> None:
+def test_the_check_and_the_estimate_need_no_run(name: str, jobs_of: JobsOf) -> None:
     for job in jobs_of(name):
         warnings = job.workload.check(data_of(job))
         assert all(isinstance(warning, str) for warning in warnings)
@@ -113,7 +157,9 @@ def test_the_check_and_the_estimate_need_no_run(name: str) -> None:
         assert num_steps == int(num_steps) >= 0
 
 
-def test_progress_has_finite_metrics_at_ascending_steps_and_ends_with_an_outcome(name: str, tmp_path: Path) -> None:
+def test_progress_has_finite_metrics_at_ascending_steps_and_ends_with_an_outcome(
+    name: str, jobs_of: JobsOf, tmp_path: Path
+) -> None:
     for place, job in enumerate(jobs_of(name)):
         progress = finish(job, tmp_path / str(place))
         outcome = outcome_of(progress)
@@ -131,7 +177,7 @@ def test_progress_has_finite_metrics_at_ascending_steps_and_ends_with_an_outcome
 
 
 def test_a_paused_or_stopped_job_ends_as_an_undisturbed_one(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, jobs_of: JobsOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job that pauses after each evaluation, or stops when it first asks, resumes bit-equal: it depends on its seed alone."""
     monkeypatch.setattr(workload, "STOP_CHECK_EVERY_S", 0.0)  # short jobs would end before they ask

@@ -28,7 +28,7 @@ from pruneyard.workloads.calibrate.user_outputs.input import Input, tables_by_mo
 from pruneyard.workloads.data.dataset import Dataset, KnowsProbabilities, Source
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY, renamed
 from pruneyard.workloads.parents import FinishedRun, Predictions
-from pruneyard.workloads.plugins import Plugin, name_of
+from pruneyard.workloads.plugins import Plugin, Settings, name_of
 from pruneyard.workloads.seeding import stream_seed
 from pruneyard.workloads.workload import Context, Metric, Outcome, Progress
 
@@ -67,6 +67,7 @@ class CalibrateJob:
     swag_samples: int = field(default=0, metadata=renamed("samples", NEUTRAL_BY_DEFAULT))
     positive: Positive = field(default=None, metadata=NEUTRAL_BY_DEFAULT)
     leaves: ClassVar[tuple[str, ...]] = ("predictions",)
+    examples: ClassVar[tuple[Settings, ...]] = ({"input": {"from": "runs"}, "method": {"name": "temperature"}},)
     revision: ClassVar[int] = 2  # MCE counted bins of a single row before
     splits_of_inputs = staticmethod(needed_splits)
     tables_of_jobs = staticmethod(tables_by_model)

@@ -17,6 +17,7 @@ from pruneyard.workloads.function.last_progress import last_progress
 from pruneyard.workloads.function.python_function import PythonFunction
 from pruneyard.workloads.function.random_states import seed_everything
 from pruneyard.workloads.function.script import Script
+from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.training.segment import WHOLE, Segment
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
@@ -51,6 +52,9 @@ class FunctionJob:
     workers: int = field(default=1, metadata=SET_BY_RESOURCES)
     runs_on_ranks: ClassVar[bool] = True
     depends_on_num_workers: ClassVar[bool] = True
+    examples: ClassVar[tuple[Settings, ...]] = (
+        {"function": "pruneyard.testing.sample_function:descend", "arguments": {"lr": 0.1}},
+    )
 
     def __post_init__(self) -> None:
         if not self.function and not self.command:

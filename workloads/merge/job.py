@@ -19,7 +19,7 @@ from pruneyard.workloads.merge.merger import MergedNetwork, Merger
 from pruneyard.workloads.merge.result import Result, progress_of
 from pruneyard.workloads.networks.finished import FinishedNetwork
 from pruneyard.workloads.parents import FinishedRun
-from pruneyard.workloads.plugins import Plugin, name_of
+from pruneyard.workloads.plugins import Plugin, Settings, name_of
 from pruneyard.workloads.training.ood_evaluation import ood_splits
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress, RateLimitedCheck
 
@@ -49,6 +49,9 @@ class MergeJob:
     ood: tuple[Annotated[Source, Plugin("data.sources")], ...] = field(default=(), metadata=NEUTRAL_BY_DEFAULT)
     seed: int = 0
     leaves: ClassVar[tuple[str, ...]] = ("network", "predictions")
+    examples: ClassVar[tuple[Settings, ...]] = (
+        {"input": {"from": "runs"}, "method": {"name": "uniform"}, "masks": "union"},
+    )
     data_of: ClassVar[str] = "input"  # the key whose runs give `data` where the spec gives none
 
     def __post_init__(self) -> None:

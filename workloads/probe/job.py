@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.parents import Runs
-from pruneyard.workloads.plugins import Plugin, name_of
+from pruneyard.workloads.plugins import Plugin, Settings, name_of
 from pruneyard.workloads.probe.probe import Finding, Probe, Subject
 from pruneyard.workloads.workload import Context, Metric, Outcome, Progress
 
@@ -31,6 +31,7 @@ class ProbeJob:
     """input: the runs that are measured. seed: of the probe's random numbers; by default that of the run, if there is one."""
 
     leaves: ClassVar[tuple[str, ...]] = ()
+    examples: ClassVar[tuple[Settings, ...]] = ({"input": {"from": "runs"}, "method": {"name": "heavy_tail"}},)
 
     input: ProbedRuns
     method: Annotated[Probe, Plugin("probe.methods")]
