@@ -46,7 +46,7 @@ def prepared(attempts: Sequence[PlannedAttempt], study_run: StudyRun) -> list[Pl
     located = [with_upstream(planned, study_run.folder) for planned in order_by_parents(attempts)]
     jobs = [planned.job for planned in located]
     # Only now: the data may be a synthetic set that an upstream run has just made.
-    load_data(jobs, into=study_run.data)
+    load_data(jobs, study_run.plan.spec, into=study_run.data)
     check_jobs(jobs, study_run.data, origin=study_run.plan.spec.name, warned=study_run.warned)
     complete = [replace(planned, data_read=_data_read(planned, study_run)) for planned in located]
     for planned in complete:

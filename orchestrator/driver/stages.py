@@ -84,11 +84,11 @@ def check_ready_jobs(
     ready = [with_upstream(planned, plan.folder).job for planned in attempts if plan.is_ready(planned.job)]
     if problems := missing_artifacts(ready, plan.folder):
         raise SpecError(origin, problems)
-    data = load_data(ready)
+    data = load_data(ready, plan.spec)
     check_data_unchanged(plan, Fingerprints(data))
     check_jobs(ready, data, origin=origin, warned=warned)
     waiting = [planned.job for planned in attempts if not plan.is_ready(planned.job)]
-    load_data(waiting, into=data, with_parents=False)
+    load_data(waiting, plan.spec, into=data, with_parents=False)
     jobs = [planned.job for planned in attempts]
     if problems := parent_problems(jobs, {job.key: job for job in plan.spec.jobs}, data):
         raise SpecError(origin, problems)

@@ -5,10 +5,14 @@ import logging
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from pruneyard.orchestrator.artifacts.parents import has_upstream_runs
-from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
+from pruneyard.orchestrator.errors import Problem, SpecError
+from pruneyard.orchestrator.spec.codec import split_message
 from pruneyard.orchestrator.spec.job import Job
+from pruneyard.orchestrator.spec.load import Spec
+from pruneyard.orchestrator.spec.problem_log import join_keys
 from pruneyard.orchestrator.spec.run_key import has_source
 from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.data.duplicates import shared_images
@@ -32,28 +36,52 @@ def sources_of(job: Job) -> dict[str, Source]:
 
 
 def load_data(
-    jobs: Sequence[Job], *, into: dict[Source, Dataset] | None = None, with_parents: bool = True
+    jobs: Sequence[Job], spec: Spec, *, into: dict[Source, Dataset] | None = None, with_parents: bool = True
 ) -> dict[Source, Dataset]:
-    """Returns every data set of the jobs, loaded once. Raises `UsageError` where one cannot be read.
+    """Returns every data set of the jobs of a spec, loaded once. Raises `SpecError` where one cannot be read.
 
     into: data sets that are loaded already; the others are added to it.
     with_parents: whether to load data sets that earlier runs made; False where those runs may not be finished.
     """
-    keys: dict[Source, str] = {}
+    keys: dict[Source, tuple[str, str | None]] = {}
     for job in jobs:
         for key, source in sources_of(job).items():
             if with_parents or not has_upstream_runs(source):
-                keys.setdefault(source, key)
+                keys.setdefault(source, (key, job.stage))
     data = {} if into is None else into
-    for source, key in keys.items():
+    for source, (key, stage) in keys.items():
         if source in data:
             continue
         try:
             data[source] = load(source)
         except ValueError as error:
-            raise UsageError(f"{key}: {error}") from error
+            raise spec.error_at(*_place_in_table(key, source, error), stage=stage) from error
         _ = data[source].fingerprint  # computed once here: the cached value is sent to the workers with the data
     return data
+
+
+def _place_in_table(key: str, source: Source, error: ValueError) -> tuple[str, str]:
+    """Returns the key of the spec that an error is about, and what it says about it.
+
+    The source whose files are missing may be the base of another one. Other errors do not tell: they are about the whole table.
+    """
+    missing = getattr(error, "source", None)
+    place = None if missing is None else _key_of(missing, source, key)
+    if place is None:
+        return key, str(error)
+    if str(error).startswith("name is "):  # the name chooses the class, so it is none of its fields
+        return join_keys(place, "name"), str(error).removeprefix("name ")
+    field, within, message = split_message(type(missing), str(error))
+    return join_keys(place, field + within), message
+
+
+def _key_of(sought: object, table: Any, key: str) -> str | None:
+    """Returns the dotted key of a table within another one; None if it is not there."""
+    if table is sought:
+        return key
+    nested = {f.name: getattr(table, f.name) for f in dataclasses.fields(table)} if dataclasses.is_dataclass(table) else {}
+    found = (_key_of(sought, content, join_keys(key, name)) for name, content in nested.items())
+    return next((place for place in found if place is not None), None)
 
 
 def check_jobs(

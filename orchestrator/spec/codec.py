@@ -234,14 +234,22 @@ def _construct(cls: type[Any], values: Mapping[str, Any], key: str, log: Problem
     try:
         return cls(**{name: value for name, value in values.items() if name not in wrong})
     except ValueError as error:
-        match = re.match(r"(\w+)(\[\d+\]|\.[\w.]+)?\s+(.*)", str(error), flags=re.DOTALL)
-        if match is None or match[1] not in hints_of(cls):
-            log.add(key, str(error))
-        elif match[1] not in wrong:
-            log.add(join_keys(key, match[1] + (match[2] or "")), match[3])
-            if match[1] in values and match[1] in defaults_of(cls):
-                return _construct(cls, values, key, log, wrong={*wrong, match[1]})
+        field, place, message = split_message(cls, str(error))
+        if not field:
+            log.add(key, message)
+        elif field not in wrong:
+            log.add(join_keys(key, field + place), message)
+            if field in values and field in defaults_of(cls):
+                return _construct(cls, values, key, log, wrong={*wrong, field})
         return None
+
+
+def split_message(cls: type[Any], message: str) -> tuple[str, str, str]:
+    """Returns the field that a message of a class begins with, the place within it, and the rest; both are empty without one."""
+    match = re.match(r"(\w+)(\[\d+\]|\.[\w.]+)?\s+(.*)", message, flags=re.DOTALL)
+    if match is None or match[1] not in hints_of(cls):
+        return "", "", message
+    return match[1], match[2] or "", match[3]
 
 
 def encode(value: Any, *, identity_only: bool = False) -> Any:

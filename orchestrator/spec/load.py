@@ -40,6 +40,7 @@ class Spec:
     tables: the tables as written, with the changes from the command line applied.
     plugins: the files of plug-ins, as written.
     decide: returns the spec with the jobs of those stages whose choices are made by these results; see `with_results`.
+    origin: what messages call the document.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Spec:
     tables: Mapping[str, Any]
     plugins: Sequence[Any] = ()
     decide: Callable[[RunResults], "Spec"] | None = None
+    origin: str
 
     def with_results(self, folder: RunFolder) -> "Spec":
         """Returns the spec with the jobs of every stage whose choices among earlier runs can be made by the runs of a folder."""
@@ -59,6 +61,11 @@ class Spec:
         """Returns the jobs of all stages. A job that several stages ask for comes once, so run keys are unique."""
         # Reversed, because the last entry wins in a dict: the first stage that asks for a job gives it.
         return tuple({job.key: job for stage in reversed(self.stages) for job in reversed(stage.jobs)}.values())[::-1]
+
+    def error_at(self, key: str, message: str, *, stage: str | None) -> SpecError:
+        """Returns the error for a key of a stage's tables, with its line in the document."""
+        (places,) = [each.places for each in self.stages if each.name == stage]
+        return SpecError(self.origin, [places.problem(key, message)])
 
     def to_yaml(self) -> str:
         """Returns the spec as run, with every default written out: it gives the same jobs after a default has changed."""
@@ -117,7 +124,7 @@ def _load(document: Document, overrides: Mapping[str, Any], axes: Mapping[str, S
     stage = validator.stage()
     if stage is None:
         raise SpecError(document.origin, validator.log.problems)
-    return Spec(name=stage.header.name, stages=(stage,), tables=stage.tables)
+    return Spec(name=stage.header.name, stages=(stage,), tables=stage.tables, origin=document.origin)
 
 
 def _load_stages(
@@ -190,7 +197,11 @@ def _load_stages(
     decide = partial(_decided, document, overrides, axes, known=without_results)
     waits = any(stage.candidates for stage in stages_so_far)
     return Spec(
-        name=stages_so_far[0].header.name, stages=tuple(stages_so_far), tables=tables, decide=decide if waits else None
+        name=stages_so_far[0].header.name,
+        stages=tuple(stages_so_far),
+        tables=tables,
+        decide=decide if waits else None,
+        origin=document.origin,
     )
 
 

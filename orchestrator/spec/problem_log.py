@@ -1,6 +1,7 @@
 """Collects the problems of a spec or profile, each at its dotted key and line, so that all of them are reported at once."""
 
 import copy
+import re
 from collections.abc import Mapping
 
 from pruneyard.orchestrator.errors import Problem
@@ -31,18 +32,28 @@ class ProblemLog:
         return len(self.problems)
 
     def add(self, key: str, message: str) -> None:
-        """Adds a problem at a dotted key; its line is that of the key or of the nearest table around it."""
+        """Adds a problem at a dotted key."""
+        self.problems.append(self.problem(key, message))
+
+    def problem(self, key: str, message: str) -> Problem:
+        """Returns a problem at a dotted key; its line is that of the key or of the nearest table around it."""
         key = _origin_of(key, self._origins)
         axis = key.removeprefix("grid.")
         if any(axis == given or axis.startswith((f"{given}.", f"{given}[")) for given in self._command_line_keys):
-            self.problems.append(Problem(0, axis, f"{message} (from an override)"))
-            return
-        at, line = join_keys(self._prefix, key), 0
+            return Problem(0, axis, f"{message} (from an override)")
+        full = self._in_document(key)
+        at, line = full, 0
         # Removes the last part until a line is known: `a.b[0]`, `a.b`, `a`.
         while at and not line:
             line = self._lines.get(at, 0)
             at = at[: max(at.rfind("."), at.rfind("["), 0)]
-        self.problems.append(Problem(line, join_keys(self._prefix, key), message))
+        return Problem(line, full, message)
+
+    def _in_document(self, key: str) -> str:
+        """Returns the key in the whole document: below the prefix, unless the stage has it from a table shared by all stages."""
+        full, table = join_keys(self._prefix, key), re.split(r"[.\[]", key, maxsplit=1)[0]
+        is_shared = self._prefix and join_keys(self._prefix, table) not in self._lines and table in self._lines
+        return key if is_shared else full
 
     def with_origins(self, origins: Mapping[str, str]) -> "ProblemLog":
         """Returns a log that adds to the same problems and names, for a key of a job, the axis or variant that set it.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruneyard.orchestrator.spec.codec import nearest, short_json
 from pruneyard.orchestrator.spec.job import MAX_JOBS, Job, Resources
+from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.workloads.plugins import kinds
 
@@ -74,6 +75,7 @@ class Stage:
     tables: as written in the spec.
     waits_for: why the jobs are not known yet, since a reference chooses among runs by their results; then `jobs` is empty.
     candidates: all that may become jobs of a stage with such a reference.
+    places: knows where the keys of the tables stand in the document.
     learning: the adaptive search of the stage; then `jobs` holds the jobs proposed so far.
     """
 
@@ -84,3 +86,4 @@ class Stage:
     learning: AdaptiveSearch | None = None
     waits_for: str = ""
     candidates: tuple[Job, ...] = ()
+    places: ProblemLog = field(default_factory=ProblemLog, compare=False, repr=False)

@@ -148,10 +148,10 @@ class StageValidator:
             return None
         tables = self._without_axes(self.useless_axes)
         if search is None or not search.learns:
-            return Stage(name=self.name, header=header, jobs=tuple(jobs), tables=tables)
+            return Stage(name=self.name, header=header, jobs=tuple(jobs), tables=tables, places=self.log)
         known = search_identity(search, [job.key for job in jobs])
         learning = AdaptiveSearch(search=search, identity=known, propose=self.propose, applies=self.applies)
-        return Stage(name=self.name, header=header, jobs=(), tables=tables, learning=learning)
+        return Stage(name=self.name, header=header, jobs=(), tables=tables, learning=learning, places=self.log)
 
     def applies_to_a_job(self, key: str) -> bool:
         """Returns whether a key of `optional` has an effect on a job of the stage."""

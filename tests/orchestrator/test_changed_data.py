@@ -240,7 +240,7 @@ def test_data_that_is_not_here_is_said_not_to_be_compared(
     shutil.rmtree(pets)
     with caplog.at_level(logging.WARNING):
         assert run(spec(pets), tmp_path / "out", local=True).exit_code == 0
-    assert f"the data of 2 runs in {tmp_path / 'out'} cannot be compared: {pets}/train not found" in caplog.text
+    assert f"the data of 2 runs in {tmp_path / 'out'} cannot be compared: path is '{pets}'; {pets}/train does not" in caplog.text
 
 
 def test_runs_on_different_data_are_neither_averaged_nor_taken_together(pets: Path, tmp_path: Path) -> None:

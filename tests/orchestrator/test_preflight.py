@@ -23,7 +23,7 @@ TABLES = {
 
 
 def checked(spec: Spec) -> None:
-    check_jobs(spec.jobs, load_data(spec.jobs), origin="small")
+    check_jobs(spec.jobs, load_data(spec.jobs, spec), origin="small")
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,9 @@ def test_a_missing_ood_set_is_reported_with_its_key(
 ) -> None:
     monkeypatch.setenv("PRUNEYARD_DATA", str(tmp_path))
     monkeypatch.setenv("PRUNEYARD_CACHE", str(tmp_path))
-    with pytest.raises(UsageError, match=r"^ood\[1\]: MNIST/raw"):
-        load_data(load_spec(TABLES, overrides={"ood": ["noise", "mnist"]}).jobs)
+    spec = load_spec(TABLES, overrides={"ood": ["noise", "mnist"]})
+    with pytest.raises(SpecError, match=r"^spec: ood\[1\]\.name: is 'mnist'; none of the folders .* has MNIST/raw"):
+        load_data(spec.jobs, spec)
 
 
 def test_every_data_set_is_read_once() -> None:
@@ -93,7 +94,7 @@ def test_every_data_set_is_read_once() -> None:
         {**TABLES, "seeds": 3, "grid": {"ood": [[], ["noise"], [{"name": "noise"}, "digits"]]}}
     )
     assert len(spec.jobs) == 9
-    assert sorted(data.name for data in load_data(spec.jobs).values()) == ["digits", "digits", "noise"]
+    assert sorted(data.name for data in load_data(spec.jobs, spec).values()) == ["digits", "digits", "noise"]
 
 
 def test_nothing_is_said_of_a_sound_spec(caplog: pytest.LogCaptureFixture) -> None:

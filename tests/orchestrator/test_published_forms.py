@@ -114,7 +114,7 @@ def test_specs_for_imagenet_read_folders_of_images(
                 pixels = rng.integers(0, 256, (6, 9, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     spec = load_variant(name, variant, data={**table, "resize": 32})
-    data = load_data(spec.jobs)
+    data = load_data(spec.jobs, spec)
     check_jobs(spec.jobs, data, origin=name)
     (loaded,) = data.values()
     assert (loaded.image_shape, loaded.num_classes) == ((3, 32, 32), num_classes)

@@ -42,7 +42,8 @@ class ArtifactFile:
         if bool(self.path) == bool(self.runs):
             found = f"{self.path!r} and runs is {list(self.runs)}; one of them must be left out"
             raise ValueError(f"path is {found if self.path else 'missing; give path or from'}")
-        digest = resolve_digest(path=self.path, digest=self.digest, runs=self.runs, mismatch=self.mismatch)
+        wanted = f"the path of a {self.file_name}, or from, a stage or folder of finished runs"
+        digest = resolve_digest(path=self.path, digest=self.digest, runs=self.runs, mismatch=self.mismatch, wanted=wanted)
         # The dataclass is frozen, but the digest is only known after the file has been read.
         object.__setattr__(self, "digest", digest)
 
@@ -53,10 +54,11 @@ class ArtifactFile:
         )
 
 
-def resolve_digest(*, path: str, digest: str, runs: tuple[str, ...], mismatch: str) -> str:
+def resolve_digest(*, path: str, digest: str, runs: tuple[str, ...], mismatch: str, wanted: str) -> str:
     """Returns the digest that is part of a table's identity: that of the file at `path`, or "" if a run is named.
 
     mismatch: end of the error message for a file whose content differs from `digest`, such as "is another set".
+    wanted: what to give, for the error message of a file that cannot be read.
     Raises `ValueError` if the content differs from `digest`, or the file cannot be read.
     """
     if runs:
@@ -64,7 +66,7 @@ def resolve_digest(*, path: str, digest: str, runs: tuple[str, ...], mismatch: s
         if digest:
             raise ValueError(f"digest is {digest} beside runs; it belongs to a path, so it must be left out")
         return ""
-    found = content_digest(path)
+    found = content_digest(path, wanted=wanted)
     # An empty digest is filled in by the caller, so that the run key contains the content.
     if digest not in ("", found):
         raise ValueError(f"digest is {digest}; {path} has {found}, so it {mismatch}")
@@ -89,12 +91,17 @@ def locate_artifact_file(
     return fetch_file(path)
 
 
-def content_digest(path: str) -> str:
-    """Returns 16 hexadecimal digits over the content of a file. Raises `ValueError` if it cannot be read."""
+def content_digest(path: str, *, wanted: str = "") -> str:
+    """Returns 16 hexadecimal digits over the content of a file. Raises `ValueError` if it cannot be read.
+
+    wanted: what to give, for the error message.
+    """
     try:
         return hashlib.sha256(fetch_file(path).read_bytes()).hexdigest()[:16]
     except OSError as error:
-        raise ValueError(f"path is {path!r}, which cannot be read: {error.strerror}") from error
+        rule = f"; give {wanted}" if wanted else ""
+        where = "" if Path(path).expanduser().is_absolute() else f" in {Path.cwd()}"
+        raise ValueError(f"path is {path!r}, which cannot be read{where}: {error.strerror}{rule}") from error
 
 
 def fetch_file(name: str) -> Path:

@@ -18,7 +18,21 @@ from pruneyard.workloads.seeding import stream_seed
 
 
 class DataNotFoundError(ValueError):
-    """Raised if the files of a source are in none of the folders searched; the message names them and says how to get them."""
+    """Raised if the files of a source are in none of the folders searched; the message names them and says how to get them.
+
+    source: the source whose files they are, if the message begins with one of its keys. It may be part of another one's table.
+    """
+
+    def __init__(self, message: str, *, source: object = None) -> None:
+        super().__init__(message)
+        self.source = source
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _not_found_again, (str(self), self.source)
+
+
+def _not_found_again(message: str, source: object) -> DataNotFoundError:
+    return DataNotFoundError(message, source=source)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pruneyard.workloads.data.dataset import DataNotFoundError, PublishedSource
+from pruneyard.workloads.data.dataset import DataNotFoundError, PublishedSource, Source
+from pruneyard.workloads.plugins import name_of
 
 
 def cache_folder() -> Path:
@@ -32,24 +33,35 @@ class FileSource(PublishedSource, ABC):
         """Returns the folder that downloads go to unless `root` is set: `$PRUNEYARD_DATA` is often shared and read-only."""
         return cache_folder() / "data"
 
-    def find(self, relative: str, *, put: str) -> Path:
+    def find(self, relative: str, *, put: str, into: str = "") -> Path:
         """Returns the first folder that contains this file or folder.
 
-        An absolute path is not searched for in the folders. Raises `DataNotFoundError` that says what to `put` there.
+        An absolute path is not searched for in the folders. Raises `DataNotFoundError` that says what to `put`
+        there, or `into` which path.
         """
         for folder in self.folders():
             if (folder / relative).exists():
                 return folder
+        path = getattr(self, "path", None)
         if Path(relative).is_absolute():
-            raise DataNotFoundError(f"{relative} not found; put {put}")
-        raise not_found(relative, searched=self.folders(), remedy=f"put {put} under one of these, or set root")
+            absent = f"path is {path!r}, which" if path == relative else f"path is {path!r}; {relative}"
+            remedy = f"put {put} into {into}" if into else f"put {put} there"
+            raise DataNotFoundError(f"{absent} does not exist; {remedy}, or give another path", source=self)
+        remedy = f"put {put} into {into} under one of these" if into else f"put {put} under one of these"
+        raise not_found(self, relative, searched=self.folders(), remedy=f"{remedy}, or set root")
 
 
-def not_found(what: str, *, searched: Sequence[Path], remedy: str) -> DataNotFoundError:
-    """Returns the error for data that are in none of the folders `searched`; `remedy` says how to get them."""
+def not_found(source: Source, what: str, *, searched: Sequence[Path], remedy: str) -> DataNotFoundError:
+    """Returns the error for files of a source that are in none of the folders `searched`; `remedy` says how to get them.
+
+    The message begins with the key of the source's table that names the files: its path or its name.
+    """
     # `dict.fromkeys` drops repetitions and keeps the order, as `root` may equal another folder.
     folders = ", ".join(dict.fromkeys(map(str, searched)))
-    return DataNotFoundError(f"{what} not found in any of the folders {folders}; {remedy}")
+    path = getattr(source, "path", None)
+    subject = f"name is {name_of(source)!r}" if path is None else f"path is {path!r}"
+    absent = f", which is in none of the folders {folders}" if path == what else f"; none of the folders {folders} has {what}"
+    return DataNotFoundError(f"{subject}{absent}; {remedy}", source=source)
 
 
 POINTERS = (b"version https://git-lfs.github.com", b"/annex/objects/")  # beginnings of the files that stand for absent content

@@ -90,7 +90,10 @@ class Scoring:
                 raise ValueError(f"{name} is {getattr(self, name)}, but scores are read from a file; leave {name} out")
         if self.path and self.runs:
             raise ValueError(f"path is {self.path!r} and runs is {list(self.runs)}; one of the two must be left out")
-        digest = resolve_digest(path=self.path, digest=self.digest, runs=self.runs, mismatch="holds other scores")
+        wanted = f"the path of a {FILE}, or from, a stage or folder of finished runs"
+        digest = resolve_digest(
+            path=self.path, digest=self.digest, runs=self.runs, mismatch="holds other scores", wanted=wanted
+        )
         # The dataclass is frozen, but the digest is only known after the file has been read.
         object.__setattr__(self, "digest", digest)
 

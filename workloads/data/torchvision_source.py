@@ -51,8 +51,8 @@ class TorchvisionSource(FileSource, ABC):
             if all((folder / name).exists() for name in self.files):
                 return folder, False
         if not self.download:
-            remedy = f"set download: true to download them to {self._target()}, or put them into one of these"
-            raise not_found(", ".join(self.files), searched=self.folders(), remedy=remedy)
+            remedy = f"set download: true to download them to {self._target()}, put them into one of these, or set root"
+            raise not_found(self, ", ".join(self.files), searched=self.folders(), remedy=remedy)
         self._target().mkdir(parents=True, exist_ok=True)
         return self._target(), True
 

@@ -46,7 +46,7 @@ class GraphFile(GraphSource, ABC):
     def missing(self) -> Exception:
         """Returns the error to raise if no folder has the file."""
         remedy = f"put {WANTED} under one of these, or set root"
-        return not_found(" or ".join(self.candidates), searched=self.folders(), remedy=remedy)
+        return not_found(self, " or ".join(self.candidates), searched=self.folders(), remedy=remedy)
 
     def load(self) -> Graph:  # type: ignore[override]
         """Reads and validates the file."""

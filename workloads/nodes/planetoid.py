@@ -30,7 +30,8 @@ class PlanetoidGraph(GraphFile, ABC):
             for place in places:
                 if raw := sorted(folder.glob(f"{place}/ind.{name}.*")):
                     return DataNotFoundError(
-                        f"{raw[0].parent}/ind.{name}.* are pickles, which pruneyard never opens; put {self.candidates[0]} there "
-                        f"instead: {WANTED}"
+                        f"name is {name!r}; {raw[0].parent}/ind.{name}.* are pickles, which pruneyard never opens; put "
+                        f"{self.candidates[0]} there instead: {WANTED}",
+                        source=self,
                     )
         return super().missing()

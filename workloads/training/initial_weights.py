@@ -49,7 +49,10 @@ class InitialWeights:
                 if getattr(self, name):
                     raise ValueError(f"{name} is {getattr(self, name)!r}, but there are no initial weights; give path or from")
             return
-        digest = resolve_digest(path=self.path, digest=self.digest, runs=self.runs, mismatch="holds other weights")
+        wanted = "the path of a safetensors file with the names of state_dict(), or from, a stage or folder of finished runs"
+        digest = resolve_digest(
+            path=self.path, digest=self.digest, runs=self.runs, mismatch="holds other weights", wanted=wanted
+        )
         # The dataclass is frozen, but the digest is only known after the file has been read.
         object.__setattr__(self, "digest", digest)
 

@@ -174,7 +174,7 @@ def test_a_path_may_be_relative_to_the_working_folder(tmp_path: Path, monkeypatc
     save(tmp_path, x=FEATURES, y=LABELS)
     monkeypatch.chdir(tmp_path)
     assert len(Arrays(path="own.npz").load().train) == 38
-    with pytest.raises(ValueError, match=r"other\.npz not found in any of the folders \., "):
+    with pytest.raises(ValueError, match=r"^path is 'other\.npz', which is in none of the folders \., .*; put a \.npz or"):
         Arrays(path="other.npz").load()
 
 

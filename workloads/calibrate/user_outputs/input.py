@@ -62,7 +62,8 @@ class Input:
         _ = self.cut  # checks the fraction
         if self.num_extra < 0:
             raise ValueError(f"num_extra is {self.num_extra}; it must be 0 or more")
-        digest = resolve_digest(path=self.path, digest=self.digest, runs=(), mismatch="holds other outputs")
+        wanted = "the path of a .parquet, .npz or .csv file with logits or probabilities and labels"
+        digest = resolve_digest(path=self.path, digest=self.digest, runs=(), mismatch="holds other outputs", wanted=wanted)
         # The dataclass is frozen, but the digest is only known after the file has been read.
         object.__setattr__(self, "digest", digest)
 

@@ -43,7 +43,7 @@ class Arrays(UserFileSource):
     standardise: bool = True  # features; images are always normalised
 
     def read(self) -> PublishedDataset:
-        file = self.found(put="the file")
+        file = self.found(put="a .npz or .safetensors file")
         check_fetched([file])
         if file.suffix not in (".npz", ".safetensors"):
             raise ValueError(f"path is {self.path!r}; it must be a file that ends in .npz or .safetensors")

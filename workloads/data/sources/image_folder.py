@@ -38,8 +38,7 @@ class ImageFolder(UserImageSource):
 
     def read(self) -> PublishedDataset:
         path = os.path.expanduser(self.path)
-        images = f"the images into {path}/train/CLASS/"
-        folder = self.find(f"{path}/train", put=images) / path
+        folder = self.find(f"{path}/train", put="the images", into=f"{path}/train/CLASS/") / path
         classes = _class_names(folder / "train")
         if not classes:
             raise ValueError(f"{folder / 'train'} has no folders; it must have one for each class")

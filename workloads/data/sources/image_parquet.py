@@ -59,7 +59,7 @@ class ImageParquet(UserImageSource):
     def _files(self) -> tuple[list[Path], list[Path]]:
         """Returns the files of training rows and those of test rows."""
         path = os.path.expanduser(self.path)
-        folder = self.find(path, put=f"the images into {path}/train*.parquet") / path
+        folder = self.find(path, put="the images", into=f"{path}/train*.parquet") / path
         train, test, validation = _files_by_split(folder)
         if not (train or test or validation):
             train, test, validation = _files_by_split(folder / "data")

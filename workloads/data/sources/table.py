@@ -116,7 +116,7 @@ class Table(UserFileSource):
 
     def _frames(self) -> Frames:
         """Returns the columns of every file. Raises `ValueError` if a column that the table names is missing in one."""
-        place = self.found(put="the file")
+        place = self.found(put="a .csv, .tsv or .parquet file or a folder of them")
         files = _files_of(place) if place.is_dir() else {"train": place}
         check_fetched(list(files.values()))
         frames = {part: self._read_file(file) for part, file in files.items()}
