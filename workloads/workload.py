@@ -146,7 +146,8 @@ class Workload(Protocol):
     def expected_work(self, data: Dataset) -> tuple[float, int]:
         """Returns the FLOPs that dense kernels would execute and the optimizer steps of the whole job, for cost estimates.
 
-        Returns (0.0, 0) if nothing can be counted in advance.
+        Returns (0.0, 0) if nothing can be counted in advance. A method `measured_step_s` may also return the seconds of one step,
+        or None, in the same way as `SparseJob` does.
         """
         ...
 

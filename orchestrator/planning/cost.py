@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -12,8 +13,6 @@ from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.training.segment import WHOLE, Segment
 
 STEP_OVERHEAD_S = 4e-4  # overhead of one step without its arithmetic, measured on a small network
-
-
 START_UP_S = 10.0  # to start Ray on this machine and to import torch in the first trials, measured on two cores
 TRAIN_START_UP_S = 11.0  # for each trial of several workers, to its first step
 PROBES = 5
@@ -47,28 +46,38 @@ def job_costs(
     *,
     workers: Mapping[str | None, int],
     known: Sequence[Job],
+    measures_steps: bool = False,
 ) -> dict[str, JobCost]:
     """Returns the cost of every job whose data set is in `data`, by run key. Jobs whose data is still to be made have none.
 
     workers: workers per trial, by stage; they share the arithmetic of a job evenly.
     known: jobs of the spec; for a training that resumes from one of them only the rest counts.
+    measures_steps: whether to time a few steps of each network where its kind can, which takes up to a second each. Counted FLOPs
+        are far too few for deep networks on small batches.
     """
     until = {job.key: _segment(job).until for job in known}
     costs: dict[str, JobCost] = {}
-    work: dict[object, tuple[float, float]] = {}  # equal for all seeds of a configuration
+    work: dict[object, tuple[float, float]] = {}  # FLOPs and seconds, equal for all seeds of a configuration
     for job in jobs:
         source: Source | None = getattr(job.workload, "data", None)
         if source is None or source not in data:
             continue
         configuration = replace(job.workload, seed=0)  # type: ignore[type-var]
         if configuration not in work:
-            work[configuration] = job.workload.expected_work(data[source])
-        job_flops, steps = work[configuration]
+            work[configuration] = _work(job.workload, data[source], workers[job.stage], measures_steps=measures_steps)
+        job_flops, whole_s = work[configuration]
         segment = _segment(job)
         share = max(0.0, segment.until - max((until.get(run, 0.0) for run in segment.runs), default=0.0))
-        seconds = share * (steps * STEP_OVERHEAD_S + job_flops / _flops_per_s() / workers[job.stage])
-        costs[job.key] = JobCost(dense_flops=share * job_flops, seconds=seconds)
+        costs[job.key] = JobCost(dense_flops=share * job_flops, seconds=share * whole_s)
     return costs
+
+
+def _work(workload: Any, data: Dataset, workers: int, *, measures_steps: bool) -> tuple[float, float]:
+    """Returns the FLOPs of a whole job and its seconds."""
+    flops, steps = workload.expected_work(data)
+    counted = steps * STEP_OVERHEAD_S + flops / _flops_per_s() / workers
+    measured: float | None = workload.measured_step_s(data) if measures_steps and hasattr(workload, "measured_step_s") else None
+    return flops, counted if measured is None else steps * measured / workers
 
 
 def estimate(
@@ -83,7 +92,7 @@ def estimate(
 
     slots: number of trials that run at once.
     """
-    costs = job_costs(jobs, data, workers=workers, known=known).values()
+    costs = job_costs(jobs, data, workers=workers, known=known, measures_steps=True).values()
     num_trains = sum(workers[job.stage] > 1 for job in jobs)
     # Fewer jobs than slots leave slots empty.
     at_once = max(1, min(slots, len(jobs)))

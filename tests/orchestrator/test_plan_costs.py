@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import yaml
 from in_process_command import Pruneyard
 
 from pruneyard.orchestrator.driver.run import run
-from pruneyard.orchestrator.planning.cost import estimate
+from pruneyard.orchestrator.planning.cost import estimate, job_costs
 from pruneyard.orchestrator.search.proposals import load_search
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
+from pruneyard.workloads.checkpoint import CheckpointFolder
+from pruneyard.workloads.training import step_time
+from pruneyard.workloads.workload import Context
 
 BASE: dict[str, Any] = {
     "name": "costs",
@@ -107,3 +111,34 @@ def test_the_cpus_that_this_process_may_use_are_counted_not_those_of_the_machine
     finally:
         os.sched_setaffinity(0, allowed)
     assert plan["estimate"]["slots"] == 1
+
+
+DEEP = {
+    "model": {"name": "resnet20"},
+    "method": {"name": "dense"},
+    "budget": {"steps": 20, "batch_size": 4, "evaluate_every": 20},
+}
+
+
+def test_the_time_of_a_deep_network_on_small_batches_is_measured_not_counted(tmp_path: Path) -> None:
+    (job,) = load_spec(BASE | DEEP).jobs
+    source = job.workload.data
+    data = {source: source.load()}
+    expected = estimate([job], data, slots=1, workers={None: 1}, known=[job]).seconds
+    counted = job_costs([job], data, workers={None: 1}, known=[job])[job.key].seconds
+    started = time.process_time()
+    list(job.workload.run(Context(checkpoints=CheckpointFolder(tmp_path), load_data=data.__getitem__)))
+    taken = time.process_time() - started
+    assert taken / 5 < expected < 2 * taken  # evaluation and the start of the training are not counted
+    assert expected > 2 * counted
+
+
+def test_a_network_that_is_too_large_to_be_tried_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    (job,) = load_spec(BASE | DEEP | {"seeds": [7]}).jobs
+    source = job.workload.data
+    data = {source: source.load()}
+    step_time.seconds_per_step.cache_clear()
+    monkeypatch.setattr(step_time, "MAX_PARAMETERS", 1000)
+    counted = job_costs([job], data, workers={None: 1}, known=[job])[job.key].seconds
+    assert estimate([job], data, slots=1, workers={None: 1}, known=[job]).seconds == counted
+    step_time.seconds_per_step.cache_clear()

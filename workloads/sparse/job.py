@@ -32,6 +32,7 @@ from pruneyard.workloads.training.ood_evaluation import ood_splits
 from pruneyard.workloads.training.recipe import Recipe
 from pruneyard.workloads.training.robustness import NOT_ATTACKED, RobustAccuracy
 from pruneyard.workloads.training.segment import WHOLE, Segment
+from pruneyard.workloads.training.step_time import seconds_per_step
 from pruneyard.workloads.workload import Context, Progress
 
 __all__ = ["SparseJob"]
@@ -206,6 +207,17 @@ class SparseJob(Recipe):
         for key, kind in needs.items():
             if kind == "pixels" or (kind == "images" and not is_image):
                 raise ValueError(f"{key} needs {kind}, but data has features of shape {data.image_shape}; leave it out")
+
+    def measured_step_s(self, data: Dataset) -> float | None:
+        """Returns the seconds of one step on one thread of this machine, measured; None for a network too large to be tried."""
+        objective = self.method.complete(self).objective
+        network_s = seconds_per_step(
+            self.model_for(data.image_shape, data.num_classes),
+            image_shape=data.image_shape,
+            num_outputs=data.num_classes + objective.num_extra,
+            batch_size=min(self.budget.batch_size, len(data.train)),
+        )
+        return None if network_s is None else network_s * (3 + objective.extra_forwards) / 3
 
     def expected_work(self, data: Dataset) -> tuple[float, int]:
         """Returns the FLOPs of masked dense kernels (2 per multiply-add, a backward pass counted as two forward) and the steps.
