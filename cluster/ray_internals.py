@@ -41,7 +41,7 @@ class PrivateName:
     parameters: tuple[str, ...] | None = None
 
 
-CHECKED_RAY_VERSIONS = ("2.60.0",)
+CHECKED_RAY_VERSIONS = ("2.60.0",)  # in which all private names of the package, of other files too, were as listed
 
 PRIVATE_NAMES = (
     PrivateName("ray._private.ray_constants", "ENABLE_RAY_CLUSTER"),

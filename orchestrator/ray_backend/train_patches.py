@@ -41,8 +41,6 @@ __all__ = [
     "WorkerHealthCheckFailedError",
 ]
 
-CHECKED_RAY_VERSIONS = ("2.60.0",)
-
 _WORKER_GROUP = "ray.train.v2._internal.execution.worker_group.worker_group"
 
 PRIVATE_NAMES = (

@@ -20,8 +20,6 @@ from pruneyard.cluster.groups import remove_orphaned_groups
 from pruneyard.cluster.pulse import HeadMonitor
 from pruneyard.cluster.ray_internals import PrivateName
 
-CHECKED_RAY_VERSIONS = ("2.60.0",)
-
 PRIVATE_NAMES = (
     PrivateName(
         "ray.air.execution._internal.actor_manager",

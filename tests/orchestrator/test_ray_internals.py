@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import tomllib
 from pathlib import Path
 
@@ -19,6 +20,7 @@ TABLES = {
     "orchestrator/ray_backend/train_patches.py": train_patches.PRIVATE_NAMES,
     "orchestrator/ray_backend/tune_patches.py": tune_patches.PRIVATE_NAMES,
 }
+PRIVATE_IMPORT = re.compile(r"^\s*(?:from|import) ray\.(?:\w+\.)*_\w+", flags=re.MULTILINE)
 NAMES = [(table, private) for table, names in TABLES.items() for private in names]
 
 
@@ -32,9 +34,42 @@ def is_unchanged(private: PrivateName) -> bool:
     return private.parameters is None or tuple(inspect.signature(found).parameters) == private.parameters
 
 
+def moved(table: str, private: PrivateName) -> str:
+    """Returns what to do about a private name that Ray has moved or changed."""
+    takes = "" if private.parameters is None else f" with the parameters ({', '.join(private.parameters)})"
+    return (
+        f"Ray {ray.__version__} no longer has {private.module}.{private.name}{takes}, which {table} uses; Ray "
+        f"{', '.join(ray_internals.CHECKED_RAY_VERSIONS)} had it. Find what replaces it, change its uses and its entry of "
+        "PRIVATE_NAMES there, and run the tests marked ray and nodes; or exclude this version from "
+        f"{wanted_ray()} in pyproject.toml"
+    )
+
+
+def wanted_ray() -> Requirement:
+    """Returns the versions of Ray that the project supports."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (wanted,) = [one for text in project["dependencies"] if (one := Requirement(text)).name == "ray"]
+    return wanted
+
+
 @each_case(("table", "private"), NAMES, ids=[f"{one.module}.{one.name}" for _, one in NAMES])
 def test_every_private_name_is_where_it_was(table: str, private: PrivateName) -> None:
-    assert is_unchanged(private), f"Ray {ray.__version__} moved {private.module}.{private.name}; see {table}"
+    assert is_unchanged(private), moved(table, private)
+
+
+def test_the_message_names_file_name_versions_and_remedy() -> None:
+    text = moved("cluster/jobs.py", PrivateName("ray._private.services", "gone", ("self",)))
+    for part in (ray.__version__, "ray._private.services.gone", "(self)", "cluster/jobs.py", str(wanted_ray().specifier)):
+        assert part in text
+
+
+def test_private_modules_of_ray_are_imported_only_where_their_names_are_listed() -> None:
+    package = Path(__file__).parents[2]
+    for folder in ("cluster", "orchestrator", "reports", "workloads"):
+        for file in sorted((package / folder).rglob("*.py")):
+            found = PRIVATE_IMPORT.search(file.read_text(encoding="utf-8"))
+            name = str(file.relative_to(package))
+            assert name in TABLES or found is None, f"{name} has {found and found[0]!r}; only {', '.join(TABLES)} may use it"
 
 
 @each_case(
@@ -50,6 +85,5 @@ def test_a_moved_or_changed_name_is_noticed(private: PrivateName) -> None:
 
 
 def test_the_installed_ray_is_within_the_range_that_the_project_asks_for() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (wanted,) = [one for text in project["dependencies"] if (one := Requirement(text)).name == "ray"]
-    assert wanted.specifier.contains(ray.__version__)
+    wanted = wanted_ray()
+    assert wanted.specifier.contains(ray.__version__), f"Ray {ray.__version__} is installed; the project asks for {wanted}"
