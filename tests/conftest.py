@@ -4,15 +4,23 @@ The networks of tests are too small for more than one thread, and threads that w
 share the suite, files stay whole, and two processes alone start Ray, before all else: one the files with tests on the shared
 head, which so starts once, and one the files whose tests start clusters of their own. These tests wait more than they compute,
 so there is one process more than there are cores; it yields to them.
+
+Half of the time in which a process collects the tests went to compiling files and to searching imported modules for garbage. So
+bytecode is kept, and Python searches for garbage only once the tests are collected, in what they make.
 """
 
+import gc
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # of the processes that tests start
+sys.dont_write_bytecode = False
+gc.disable()
 
 YIELDING = 10  # niceness of a process that runs other tests than those that start Ray
 
@@ -35,6 +43,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(f"tests that start Ray lie in tests/integration; these do not: {', '.join(stray)}")
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
+def pytest_collection_finish() -> None:
+    """Searches for garbage from now on, but not in modules and tests, which stay until the end.
+
+    Hypothesis, which pytest imports at the latest when it ends, looks for references to what other packages register with it,
+    and finds none in what is frozen.
+    """
+    import hypothesis  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -25,6 +25,9 @@ PLUGINS = {
     "sparse.methods.state_recorder": "foreign_plugins.state_recorder",
 }
 
+RARE_GARBAGE_COLLECTION = "import gc\n\ngc.set_threshold(50_000)\n"
+"""Every interpreter with the plug-ins runs this as it starts: a fifth of importing torch and Ray is garbage collection."""
+
 
 @pytest.fixture(scope="session")
 def plugin_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -40,6 +43,7 @@ def plugin_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: foreign-plugins\nVersion: 1.0\n")
     lines = [f"{name} = {module}" for name, module in PLUGINS.items()]
     info.joinpath("entry_points.txt").write_text("\n".join(["[pruneyard.plugins]", *lines, ""]))
+    site.joinpath("sitecustomize.py").write_text(RARE_GARBAGE_COLLECTION)
     return site
 
 

@@ -1,6 +1,7 @@
 """Checks which module imports which, from every file's imports without running any of them."""
 
 import ast
+import functools
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 MAX_LINES = 400
 MAX_LOOSE_FILES = 8  # at the root of a folder, its __init__ apart
 API = ROOT / "orchestrator" / "api"  # installed as the package `pruneyard` itself
-FILES = {path: ast.parse(path.read_text(encoding="utf-8")) for folder in OURS for path in sorted((ROOT / folder).rglob("*.py"))}
+FILES = [path for folder in OURS for path in sorted((ROOT / folder).rglob("*.py"))]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
@@ -38,6 +39,11 @@ def module_of(path: Path) -> str:
 
 
 MODULES = {module_of(path): path for path in FILES}
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
@@ -59,7 +65,7 @@ def room(path: Path) -> str:
 
 
 def graph() -> dict[str, set[str]]:
-    return {name: {used for used in imports(FILES[path]) if used in MODULES} - {name} for name, path in MODULES.items()}
+    return {name: {used for used in imports(parsed(path)) if used in MODULES} - {name} for name, path in MODULES.items()}
 
 
 def assert_has_no_circle(arrows: Mapping[str, set[str]]) -> None:
@@ -70,9 +76,9 @@ def assert_has_no_circle(arrows: Mapping[str, set[str]]) -> None:
 
 
 def test_imports_follow_the_star() -> None:
-    for path, tree in FILES.items():
+    for path in FILES:
         folder = path.relative_to(ROOT).parts[0]
-        for module in imports(tree):
+        for module in imports(parsed(path)):
             package, *rest = module.split(".")
             assert package not in OURS, f"{path} imports {module}; installed, it is pruneyard.{module}"
             if package == "pruneyard" and path.parent != API:
@@ -101,21 +107,21 @@ def test_a_root_has_few_loose_files() -> None:
 
 
 def test_every_file_says_what_it_knows_and_is_named_after_it() -> None:
-    for path, tree in FILES.items():
-        assert ast.get_docstring(tree), f"{path} has no docstring"
+    for path in FILES:
+        assert ast.get_docstring(parsed(path)), f"{path} has no docstring"
         assert not VAGUE & {path.stem, *path.relative_to(ROOT).parts}, f"{path}: name the file after what it knows"
         assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES, f"{path} has over {MAX_LINES} lines"
 
 
 def test_a_package_holds_a_docstring_and_nothing_else() -> None:
-    for path, tree in FILES.items():
+    for path in FILES:
         assert (path.parent / "__init__.py").exists(), f"{path.parent} has no __init__.py"
         if path.name == "__init__.py" and path.parent != API:
-            assert len(tree.body) == 1, f"{path} holds more than a docstring"
+            assert len(parsed(path).body) == 1, f"{path} holds more than a docstring"
 
 
 def test_the_public_module_imports_only_the_standard_library_at_once() -> None:
-    for node in FILES[API / "__init__.py"].body:
+    for node in parsed(API / "__init__.py").body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             assert {str(name).partition(".")[0] for name in names} <= sys.stdlib_module_names
@@ -133,8 +139,8 @@ def test_every_import_is_a_dependency_or_of_the_standard_library() -> None:
         "vl-convert-python": "vl_convert",
     }
     known = {modules.get(name, name) for name in wanted} | {"pruneyard"} | sys.stdlib_module_names
-    for path, tree in FILES.items():
-        for module in imports(tree):
+    for path in FILES:
+        for module in imports(parsed(path)):
             assert module.partition(".")[0] in known, f"{path} imports {module}, which pyproject.toml does not ask for"
 
 
@@ -150,5 +156,5 @@ def test_the_installed_conformance_suites_import_nothing_of_the_other_tests() ->
     suites = [path for path in TESTS if path.parent.name == "conformance"]
     others = {path.stem for path in TESTS if path not in suites}
     for path in suites:
-        for module in imports(ast.parse(path.read_text(encoding="utf-8"))):
+        for module in imports(parsed(path)):
             assert module.partition(".")[0] not in others, f"{path} imports {module}, which is not installed"
