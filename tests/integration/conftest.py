@@ -85,13 +85,26 @@ def wheel_site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.fixture
+def one_trial_env(env: dict[str, str]) -> dict[str, str]:
+    """Returns an environment in which a driver counts one CPU, so that one trial runs at a time on the cluster that it starts.
+
+    A second process of trials takes four seconds of processor time to start, for each cluster.
+    """
+    return env | {"LOKY_MAX_CPU_COUNT": "1"}
+
+
+@pytest.fixture
+def wheel_env(env: dict[str, str], wheel_site: Path) -> dict[str, str]:
+    """Returns an environment with the package from the wheel, in the folder `$WHEEL`."""
+    return {**env, "PYTHONPATH": str(wheel_site), "WHEEL": str(wheel_site)}
+
+
 @pytest.fixture(params=["as the tests import it", pytest.param("wheel", marks=pytest.mark.slow)])
 def installed(request: pytest.FixtureRequest, env: dict[str, str]) -> dict[str, str]:
-    """Returns an environment with the package as it is installed here, or from the wheel in the folder `$WHEEL`."""
-    if request.param != "wheel":
-        return env
-    site = str(request.getfixturevalue("wheel_site"))
-    return {**env, "PYTHONPATH": site, "WHEEL": site}
+    """Returns an environment with the package as it is installed here, or as in `wheel_env`."""
+    found: dict[str, str] = request.getfixturevalue("wheel_env") if request.param == "wheel" else env
+    return found
 
 
 @pytest.fixture

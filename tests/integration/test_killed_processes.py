@@ -58,11 +58,11 @@ def test_a_killed_trial_ends_with_the_numbers_of_an_uninterrupted_one(
 
 @pytest.mark.nodes
 def test_a_killed_driver_is_resumed_bit_equal_even_from_a_damaged_checkpoint(
-    short_spec: Path, env: dict[str, str], head: SharedHead, short_reference: Path, tmp_path: Path
+    short_spec: Path, one_trial_env: dict[str, str], head: SharedHead, short_reference: Path, tmp_path: Path
 ) -> None:
     """The cluster that the driver started ends with it; the study resumes on another one."""
     folder = tmp_path / "out"
-    slow_env = env | StepDelay(tmp_path, STEP_S).env
+    slow_env = one_trial_env | StepDelay(tmp_path, STEP_S).env
     with driving("run", short_spec, "--out", "out", folder=tmp_path, env=slow_env) as driver:
         driver.wait_until(
             lambda: bool(completed(folder)) and bool(runs_in_progress(folder) & with_two_checkpoints(folder)),

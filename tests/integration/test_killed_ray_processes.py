@@ -74,31 +74,31 @@ def resume(folder: Path, env: dict[str, str]) -> None:
 
 @pytest.mark.nodes
 def test_a_killed_process_in_the_middle_is_named_and_costs_no_number(
-    short_spec: Path, env: dict[str, str], short_reference: Path, tmp_path: Path
+    short_spec: Path, one_trial_env: dict[str, str], short_reference: Path, tmp_path: Path
 ) -> None:
     """Kills one process after the other, each on a new cluster that resumes the study."""
-    out, step_delay = tmp_path / "out", StepDelay(tmp_path, STEP_S)
+    out, slow_env = tmp_path / "out", one_trial_env | StepDelay(tmp_path, STEP_S).env
     for name in VITAL:
-        with driving("run", short_spec, "--out", "out", folder=tmp_path, env=env | step_delay.env, report=True) as driver:
+        with driving("run", short_spec, "--out", "out", folder=tmp_path, env=slow_env, report=True) as driver:
             wait_for_new_checkpoint(driver, out)
             finished = completed(out)
             assert_driver_names_it_and_exits(driver, kill(driver, name), out, name)
             assert finished.items() <= completed(out).items()
             if "not started" in driver.stdout:  # a driver that could leave its cluster prints what is finished
                 assert RunFolder(out).report.is_file()
-    resume(tmp_path, env)
+    resume(tmp_path, one_trial_env)
     assert_nothing_lost(out, short_reference, twice=0)
 
 
 @pytest.mark.nodes
 def test_a_killed_process_at_the_start_is_an_end_in_time(
-    short_spec: Path, env: dict[str, str], short_reference: Path, tmp_path: Path
+    short_spec: Path, one_trial_env: dict[str, str], short_reference: Path, tmp_path: Path
 ) -> None:
     """Kills each process as soon as it exists, while Ray is still starting. All that Ray started ends by itself."""
     with contextlib.ExitStack() as drivers:
         started = []
         for name in VITAL:
-            driver = drivers.enter_context(driving("run", short_spec, "--out", "out", folder=tmp_path, env=env))
+            driver = drivers.enter_context(driving("run", short_spec, "--out", "out", folder=tmp_path, env=one_trial_env))
             started.append(driver)
             driver.wait_until(lambda name=name, driver=driver: bool(processes_named(driver, name)), within_s=WITHIN_S)
             killed_at = kill(driver, name)
@@ -110,18 +110,18 @@ def test_a_killed_process_at_the_start_is_an_end_in_time(
             assert "Ray" in driver.stderr
         for driver in started:  # agents look for the control service for a minute, beside the next studies
             driver.seconds_until_gone(within_s=90)
-    resume(tmp_path, env)
+    resume(tmp_path, one_trial_env)
     assert_same_numbers(tmp_path / "out", short_reference)
 
 
 @pytest.mark.nodes
 def test_a_killed_process_near_the_end_keeps_what_is_finished(
-    short_spec: Path, env: dict[str, str], short_reference: Path, tmp_path: Path
+    short_spec: Path, one_trial_env: dict[str, str], short_reference: Path, tmp_path: Path
 ) -> None:
     """Kills a process when one job is left; the study may end before the driver notices. A raylet dies with its agents."""
     out, step_delay = tmp_path / "out", StepDelay(tmp_path, STEP_S)
     for name in ("raylet", *HEAD.values()):
-        with driving("run", short_spec, "--out", "out", folder=tmp_path, env=env | step_delay.env) as driver:
+        with driving("run", short_spec, "--out", "out", folder=tmp_path, env=one_trial_env | step_delay.env) as driver:
             driver.wait_until(lambda: len(completed(out)) >= len(SHORT_METHODS) - 1, within_s=WITHIN_S)
             step_delay.set(SLOW_STEP_S)
             wait_for_progress(driver, out)
@@ -132,16 +132,16 @@ def test_a_killed_process_near_the_end_keeps_what_is_finished(
             assert code == 4 or (name in HEAD.values() and code == 0), driver.output()
             assert time.monotonic() - killed_at < ENDS_WITHIN_S
             assert finished.items() <= completed(out).items()
-    resume(tmp_path, env)
+    resume(tmp_path, one_trial_env)
     assert_same_numbers(out, short_reference)
 
 
 @pytest.mark.nodes
 def test_a_study_continues_without_dispensable_processes(
-    short_spec: Path, env: dict[str, str], short_reference: Path, tmp_path: Path
+    short_spec: Path, one_trial_env: dict[str, str], short_reference: Path, tmp_path: Path
 ) -> None:
     step_delay = StepDelay(tmp_path, STEP_S)
-    with driving("run", short_spec, "--out", "out", folder=tmp_path, env=env | step_delay.env) as driver:
+    with driving("run", short_spec, "--out", "out", folder=tmp_path, env=one_trial_env | step_delay.env) as driver:
         wait_for_new_checkpoint(driver, tmp_path / "out")
         for name in DISPENSABLE.values():
             kill(driver, name)
