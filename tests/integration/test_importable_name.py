@@ -68,14 +68,14 @@ def test_importing_loads_neither_torch_nor_ray_and_no_module_of_the_user(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_study_on_ray_imports_no_module_of_the_user(
-    installed: dict[str, str], head: SharedHead, hostile: Path
+    wheel_env: dict[str, str], head: SharedHead, hostile: Path
 ) -> None:
     """Ray puts the folder of the driver's script on the path of its workers."""
     tables = yaml_spec.spec_of([{"name": "dense"}], name="small", schedule={"name": "cosine"})
     yaml_spec.write(hostile / "spec.yaml", {**tables, "budget": {"steps": 3, "batch_size": 32}})
     script = hostile / "script.py"
     script.write_text(STUDY.replace("ADDRESS", repr(head.address)))
-    output = json.loads(run_python(script, folder=hostile, env=head.env({"PYTHONPATH": installed["PYTHONPATH"]})))
+    output = json.loads(run_python(script, folder=hostile, env=head.env({"PYTHONPATH": wheel_env["PYTHONPATH"]})))
     assert output["exit_code"] == 0
     assert output["worker"] == output["driver"]
     assert list(Results(hostile / "out").runs()["status"]) == ["COMPLETED"]

@@ -41,8 +41,8 @@ def step_delay(tmp_path_factory: pytest.TempPathFactory) -> StepDelay:
 
 @pytest.fixture(scope="module")
 def job_head(env: dict[str, str], step_delay: StepDelay, object_server: ObjectStore) -> Iterator[Head]:
-    """Yields a head with the credentials of an object store, which its users do not have."""
-    with ray_head(env | step_delay.env | object_server.env) as started:
+    """Yields a head with the credentials of an object store, which its users do not have; one trial runs at a time."""
+    with ray_head(env | step_delay.env | object_server.env, num_cpus=1) as started:
         yield started
 
 
@@ -195,13 +195,13 @@ def test_a_submitted_study_adds_to_a_cache_and_another_computes_nothing_again(
 
 
 def test_a_study_submitted_next_to_modules_of_the_user_imports_none_of_them(
-    installed: dict[str, str], job_head: Head, user_env: dict[str, str], step_delay: StepDelay, hostile: Path
+    wheel_env: dict[str, str], job_head: Head, user_env: dict[str, str], step_delay: StepDelay, hostile: Path
 ) -> None:
     step_delay.set(0)
     tables = yaml_spec.spec_of([{"name": "dense"}], name="beside", schedule={"name": "cosine"})
     spec = yaml_spec.write(hostile / "spec.yaml", {**tables, "budget": {"steps": 3, "batch_size": 32}})
     arguments = ("submit", spec, "--address", job_head.url, "--out", hostile / "out", *PYTHON, "--follow")
-    env = {**user_env, "PYTHONPATH": installed["PYTHONPATH"]}
+    env = {**user_env, "PYTHONPATH": wheel_env["PYTHONPATH"]}
     _, output = pruneyard(*arguments, env=env, folder=hostile, fresh=True)
     assert "-1 finished" in output
     assert list(Results(hostile / "out").runs()["status"]) == ["COMPLETED"]

@@ -46,17 +46,17 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(spec: str, folder: Path, tmp_path: Path) -> None:
+def run(spec: str, folder: Path, tmp_path: Path, *options: str) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text(spec)
-    command = [sys.executable, "-m", "pruneyard", "run", str(path), "--local", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "pruneyard", "run", str(path), "--local", "--out", str(tmp_path / "out"), *options]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
 
 
 @pytest.mark.slow
 def test_a_study_runs_with_all_copied_plugins(copy: Path, tmp_path: Path) -> None:
-    run(STUDY, copy, tmp_path)
+    run(STUDY, copy, tmp_path, "--no-report")
     (record,) = Results(tmp_path / "out").runs().to_dict("records")
     assert (record["data"], record["model"], record["method"]) == ("stripes", "pooled_convnet", "sensitivity_drop")
     assert record["status"] == Status.COMPLETED
