@@ -34,6 +34,8 @@ _SHOWN = {
     "budget.batch_size": "batches of",
 }
 """Keys of the setting that are named in words; those that were tuned come after them."""
+_SIZES = {"method.iterations": "networks each"}
+"""Keys in which both sides agree and whose values tell comparisons of one label apart."""
 MAX_NAMED = 3
 """Comparisons that a line at the head of the page names, of each verdict."""
 _CLEAR = (Verdict.APPEARS, Verdict.WEAKLY, Verdict.ABSENT)
@@ -138,10 +140,12 @@ def _short(found: Finding) -> str:
 
 
 def comparison_text(found: Finding) -> str:
-    """Returns what is compared, with the training method where both sides share it, such as `gamma 1 on set`."""
+    """Returns what is compared, with the training method or size that both sides share, such as `gamma 1 on set`."""
     # Where methods are compared, the label says which.
     method = None if "method.name" in found.compared.method else _common_method(found)
-    return found.compared.label if method is None else f"{found.compared.label} on {method}"
+    label = found.compared.label if method is None else f"{found.compared.label} on {method}"
+    sizes = [f"{found.setting[key]} {words}" for key, words in _SIZES.items() if key in found.claim.match and key in found.setting]
+    return ", ".join([label, *sizes])
 
 
 def _common_method(found: Finding) -> Any:
