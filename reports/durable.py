@@ -38,6 +38,7 @@ def _write(path: Path, content: Content) -> None:
         with aside.open("wb") as file:
             file.write(content)
             file.flush()
+            # Before the rename: after a power failure, the new name could otherwise stand for an empty file.
             os.fsync(file.fileno())
         os.replace(aside, path)
     # Also for KeyboardInterrupt: no hidden file may stay behind.
@@ -111,6 +112,7 @@ def commit_together(groups: Iterable[FilesTogether]) -> None:
     lasts = [files[-1] for files in found]
     others = [file for files in found for file in files[:-1]]
     with in_words(lasts[-1][1]):
+        # The contents of all files, then the names of the others, then the last names, each durable before the next begins.
         _sync_hidden([*others, *lasts])
         for aside, path in others:
             if aside != path:

@@ -128,6 +128,7 @@ class ObjectPath:
             with _converted_errors(self):
                 answer = _client().get_object(Bucket=self.bucket, Key=self.key)
                 try:
+                    # Both of one answer: between two requests, another process may write the object.
                     return answer["Body"].read(), answer["ETag"]
                 except BotoCoreError:  # the connection broke while reading
                     if attempt == _ATTEMPTS:

@@ -26,7 +26,7 @@ from pruneyard.reports.storage import in_words
 
 logger = logging.getLogger(__name__)
 
-RENEW_S = 5.0
+RENEW_S = 5.0  # a sixth of `STALE_S`, so that a few writes may be slow or fail without losing the lease
 STALE_S = 30.0  # a lease unchanged for so long has a dead holder, and may be taken over
 _POLL_S = 0.5
 _SETTLE_S = 1.0  # long enough to see another driver that took over at the same time
@@ -95,6 +95,7 @@ class LeaseHolder:
         # The boot id differs on another machine, and on this one after a restart.
         if not self.kernel or self.kernel != _kernel():
             return None
+        # A living holder on this machine would have the lock that this process has got.
         if locked:
             return False
         # This process may have failed to delete its own earlier lease, which must not lock it out.
@@ -343,7 +344,8 @@ def _locked(folder: Location) -> Iterator[bool]:
         return
     with in_words(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        # The lock lasts while the file is open; the kernel releases it if the process crashes.
+        # The lock lasts while the file is open; the kernel releases it if the process crashes. Nobody deletes the file: one
+        # process could then lock a file without a name, and another one a new file of this name.
         file = (folder / _LOCK).open("w")
     with file:
         try:

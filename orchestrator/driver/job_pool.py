@@ -183,6 +183,7 @@ class JobPool(Retries):
         """Records every attempt as failed that waits for a failed run, directly or through others."""
         own = {job.key: job for job in self.study_run.plan.spec.jobs}
         causes, doomed = [(key, error)], list[tuple[PlannedAttempt, str]]()
+        # The list grows while it is walked, so failures reach the jobs that wait for jobs found here.
         for run, why in causes:
             for planned in self._later.failed(run):
                 words = f"its input {run} of stage {own[run].stage} failed: {why}"
@@ -248,6 +249,7 @@ class JobPool(Retries):
 
     def _choices(self) -> list[PlannedAttempt]:
         ready: list[PlannedAttempt] = []
+        # Again after each round: all jobs of a stage decided now may have finished before, and others choose from these.
         while due := [stage.name for stage, runs in self._undecided if self._can_choose(stage, runs)]:
             plan = self.study_run.plan = self.study_run.plan.reread()
             known = {stage.name: stage for stage in plan.spec.stages}
@@ -273,6 +275,7 @@ class JobPool(Retries):
     def _proposals(self, running: _RunningSearch) -> list[PlannedAttempt]:
         """Returns the attempts of further rounds that can start, if all runs of the rounds so far have ended."""
         ready: list[PlannedAttempt] = []
+        # A round whose jobs all finished in an earlier call is followed by the next one at once.
         while self._only is None and running in self._searches and not running.open_keys(self._open):
             try:
                 is_proposed = running.rounds.propose()

@@ -97,6 +97,7 @@ class EarlyStopper:
         known = self._costs.get(key, {})
         # A training that resumes after a crash reports some evaluations again; the first report counts.
         if self.scheduler.name != "fifo" and share not in known:
+            # The journal first: after a crash, a decision that only this process knew might be made otherwise.
             self._journal.append({"key": key, "share": share, "cost": cost})
             self._add_cost(key, share, cost)
         return self.is_stopped(key)
@@ -168,6 +169,12 @@ class EarlyStopper:
             self.stopped.add(group)
 
     def _asha(self, group: str) -> bool:
+        """Returns whether a configuration is among the worse ones at a rung that all its seeds have reached by now.
+
+        It is judged once, when it arrives, against those that arrived before, and trains on meanwhile: the variant that stops.
+        The published one pauses at every rung and promotes, which would keep many checkpoints and start processes anew.
+        Reference: L. Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020, algorithm 2.
+        """
         for number, rung in enumerate(self.scheduler.rungs):
             if (group, number) in self._decided or (mean := self._mean_at(group, rung)) is None:
                 continue
@@ -182,6 +189,10 @@ class EarlyStopper:
         return False
 
     def _median(self, group: str) -> bool:
+        """Returns whether the best cost of a configuration so far is above the median of the others' mean costs up to here.
+
+        Reference: Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017, section 3.2.2.
+        """
         share = min(max(self._costs.get(key, {0.0: 0.0})) for key in self._members[group])
         # At the end there is nothing left to stop.
         if share < self.scheduler.first - TOLERANCE or share >= 1:

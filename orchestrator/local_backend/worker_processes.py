@@ -130,6 +130,7 @@ class LocalWorkers(MultiWorkerGroup):
 
     def _raise_cause(self, failed: Failed, ranks: "list[_Process]") -> None:
         """Raises the error of a rank, or `RankDiedError` if the crash of another rank caused it."""
+        # The rank that reports first may only have been the first to notice, so the others are asked before it is blamed.
         for rank, process in enumerate(ranks):
             # A negative status means that a signal ended the process; a rank that raises exits with 1.
             # A rank that loses its partner raises and reports first; the crash itself shows in the exit status.

@@ -21,7 +21,7 @@ def interquartile_mean(scores: npt.ArrayLike, *, axis: int | tuple[int, ...] | N
     axes = tuple(range(values.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     moved = np.moveaxis(values, axes, range(-len(axes), 0))
     flat = np.sort(moved.reshape(*moved.shape[: moved.ndim - len(axes)], -1), axis=-1)
-    cut = flat.shape[-1] // 4
+    cut = flat.shape[-1] // 4  # whole scores, as the trimmed mean that the paper's authors use
     middle: Floats = flat[..., cut : flat.shape[-1] - cut].mean(axis=-1)
     return middle
 

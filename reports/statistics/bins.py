@@ -87,6 +87,7 @@ def consistency_test(
     expected_B = p_B * num_B
     observed = np.abs(share_B * num_B - expected_B).sum()
     drawn = np.abs(generator.binomial(num_B, p_B, size=(num_draws, len(p_B))) - expected_B).sum(axis=1)
+    # A draw of the observed counts must count, though its sum may be rounded otherwise. The observed one is a draw too: p > 0.
     return float(((drawn >= observed * (1 - 1e-12)).sum() + 1) / (num_draws + 1))
 
 

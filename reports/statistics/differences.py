@@ -65,7 +65,7 @@ def equivalence_test(differences: npt.ArrayLike, *, margin: float) -> float:
     if num < 2:
         return math.nan
     mean, error = values_S.mean(), values_S.std(ddof=1) / math.sqrt(num)
-    if error == 0:
+    if error == 0:  # equal differences: the t statistics are infinite, of one sign or the other
         return 0.0 if abs(mean) < margin else 1.0
     return float(max(special.stdtr(num - 1, -(mean + margin) / error), special.stdtr(num - 1, (mean - margin) / error)))
 
@@ -105,6 +105,7 @@ def holm(p_values: npt.ArrayLike) -> Floats:
         raise ValueError("p_values must be one-dimensional and lie in [0, 1]")
     known = np.flatnonzero(~np.isnan(values))
     ascending = known[np.argsort(values[known], kind="stable")]
+    # The smallest p counts for all N comparisons, the next for the N - 1 left, ... ; the running maximum keeps their order.
     steps = values[ascending] * np.arange(len(ascending), 0, -1)
     corrected = np.full_like(values, np.nan)
     corrected[ascending] = np.minimum(1.0, np.maximum.accumulate(steps)) if len(steps) else steps
