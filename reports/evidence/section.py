@@ -144,7 +144,8 @@ def comparison_text(found: Finding) -> str:
     # Where methods are compared, the label says which.
     method = None if "method.name" in found.compared.method else _common_method(found)
     label = found.compared.label if method is None else f"{found.compared.label} on {method}"
-    sizes = [f"{found.setting[key]} {words}" for key, words in _SIZES.items() if key in found.claim.match and key in found.setting]
+    named = [key for key in _SIZES if key in found.claim.match and key in found.setting]
+    sizes = [f"{found.setting[key]} {_SIZES[key]}" for key in named]
     return ", ".join([label, *sizes])
 
 
