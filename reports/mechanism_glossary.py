@@ -28,7 +28,8 @@ METRICS = {
     "Near 0 the samples are all alike, and averaging does nothing.",
     "mask_disagreement": "Fraction of validation samples (at most 2,000) on which a network under a random mask of its weights "
     "predicts another class than without, mean over eight masks. The rate of the mask is that of training.",
-    "p_unknown": "Mean probability of the output for unknown inputs. On split train it is a moving average over training steps.",
+    "p_unknown": "Mean probability of the output for out-of-distribution inputs. On split train it is a moving average over "
+    "training steps.",
     "unknown_gradient": "Share of the logits' gradient in training that acts through the probability of unknown, as a moving "
     "average: 0 if the loss of MOON trains as cross-entropy does.",
     "bonus_share": "Fraction of the weights grown by DST-EE that equally many candidates with the largest gradients would not "
