@@ -30,7 +30,7 @@ from pruneyard.workloads.parents import FinishedRun, Predictions
 from pruneyard.workloads.plugins import UnknownPluginError, find_job
 from pruneyard.workloads.training.initial_weights import InitialWeights
 
-_OUTPUTS = "classifier.weight"  # every model called its last layer so before 0.2, when manifests had no blueprint
+_OUTPUTS = "classifier.weight"  # older manifests have no blueprint; every model called its last layer so then
 
 
 def open_run(artifact: str) -> FinishedRun:

@@ -125,7 +125,7 @@ def run_study(
                 tune_config=tune.TuneConfig(
                     search_alg=trials,
                     num_samples=MAX_TRIALS,
-                    scheduler=FIFOByIndex(),  # type: ignore[no-untyped-call]
+                    scheduler=FIFOByIndex(),
                     # A new process for each trial would import torch again.
                     reuse_actors=True,
                     trial_dirname_creator=_trial_folder_name,

@@ -85,9 +85,19 @@ class FIFOByIndex(FIFOScheduler):
 
     Tune's own scheduler searches all trials, finished ones too, for the next one: at 100,000 trials that costs the driver a
     tenth of a second per trial. This one looks only at live trials.
+
+    A trial is chosen once. By the second time Tune has requested a process for it, which takes seconds to start. Tune would stop
+    that process to give the trial one that has become free, and request another for the next trial: with trials of less than a
+    second all would take turns in one process, and the others would never have started.
     """
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._seen: set[str] = set()  # waiting trials that Tune has requested a process for
+
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """Returns the next trial to start, or None if none waits."""
-        waiting = (trial for trial in tune_controller.get_live_trials() if trial.status == TuneTrial.PENDING)
-        return min(waiting, key=lambda trial: trial.config["index"], default=None)
+        """Returns the next trial to start, or None if none waits. Tune starts a process for all others that wait, too."""
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == TuneTrial.PENDING]
+        new = [trial for trial in waiting if trial.trial_id not in self._seen]
+        self._seen = {trial.trial_id for trial in waiting}
+        return min(new, key=lambda trial: trial.config["index"], default=None)

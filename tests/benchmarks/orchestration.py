@@ -119,7 +119,7 @@ def run_whole(spec: Spec, joined: Session, folder: RunFolder, monitor: Monitor) 
         study=spec.name,
         folder=folder,
         shapes=[spec.stages[0].header.resources],
-        data=load_data([planned.job for planned in attempts]),
+        data=load_data([planned.job for planned in attempts], spec),
         session=joined,
         monitor=monitor,
         stop=StopRequest(folder.path / ".stop"),

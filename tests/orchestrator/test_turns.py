@@ -26,6 +26,10 @@ class FakeTrial:
     def config(self) -> dict[str, int]:
         return {"index": self.index}
 
+    @property
+    def trial_id(self) -> str:
+        return str(self.index)
+
 
 @dataclass
 class FakeController:
@@ -199,3 +203,13 @@ def test_the_first_that_waits_is_next() -> None:
     assert chosen is not None
     assert chosen.config["index"] == 3
     assert FIFOByIndex().choose_trial_to_run(FakeController({FakeTrial(1, TuneTrial.RUNNING)})) is None
+
+
+def test_a_trial_whose_process_is_starting_is_not_chosen_again() -> None:
+    """Tune would stop that process for a free one, and with short trials all but one process would never have started."""
+    starting, scheduler = FakeTrial(1), FIFOByIndex()
+    assert scheduler.choose_trial_to_run(FakeController({starting})) is starting
+    assert scheduler.choose_trial_to_run(FakeController({starting})) is None
+    later = FakeTrial(2)
+    assert scheduler.choose_trial_to_run(FakeController({starting, later})) is later
+    assert scheduler.choose_trial_to_run(FakeController({starting, later})) is None
