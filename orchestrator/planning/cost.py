@@ -1,5 +1,6 @@
 """Estimates the cost of a plan: counted FLOPs, and the time on this machine's CPU from a short benchmark."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ STEP_OVERHEAD_S = 4e-4  # overhead of one step without its arithmetic, measured 
 START_UP_S = 10.0  # to start Ray on this machine and to import torch in the first trials, measured on two cores
 TRAIN_START_UP_S = 11.0  # for each trial of several workers, to its first step
 PROBES = 5
+MEASURE_S = 5.0  # for how long a plan times steps of networks; a search over widths may have a thousand of them
 PROBE_S = 0.02
 
 
@@ -52,9 +54,10 @@ def job_costs(
 
     workers: workers per trial, by stage; they share the arithmetic of a job evenly.
     known: jobs of the spec; for a training that resumes from one of them only the rest counts.
-    measures_steps: whether to time a few steps of each network where its kind can, which takes up to a second each. Counted FLOPs
-        are far too few for deep networks on small batches.
+    measures_steps: whether to time a few steps of each network where its kind can, up to a second each and `MEASURE_S` in all.
+        Counted FLOPs are far too few for deep networks on small batches.
     """
+    measures_until = time.monotonic() + MEASURE_S if measures_steps else -math.inf
     until = {job.key: _segment(job).until for job in known}
     costs: dict[str, JobCost] = {}
     work: dict[object, tuple[float, float]] = {}  # FLOPs and seconds, equal for all seeds of a configuration
@@ -64,7 +67,8 @@ def job_costs(
             continue
         configuration = replace(job.workload, seed=0)  # type: ignore[type-var]
         if configuration not in work:
-            work[configuration] = _work(job.workload, data[source], workers[job.stage], measures_steps=measures_steps)
+            is_measured = time.monotonic() < measures_until
+            work[configuration] = _work(job.workload, data[source], workers[job.stage], measures_steps=is_measured)
         job_flops, whole_s = work[configuration]
         segment = _segment(job)
         share = max(0.0, segment.until - max((until.get(run, 0.0) for run in segment.runs), default=0.0))

@@ -142,3 +142,18 @@ def test_a_network_that_is_too_large_to_be_tried_is_counted(monkeypatch: pytest.
     counted = job_costs([job], data, workers={None: 1}, known=[job])[job.key].seconds
     assert estimate([job], data, slots=1, workers={None: 1}, known=[job]).seconds == counted
     step_time.seconds_per_step.cache_clear()
+
+
+def test_a_plan_times_networks_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = load_spec(BASE | {"grid": {"model.width": [8, 16]}}).jobs
+    source = jobs[0].workload.data
+    data = {source: source.load()}
+    counted = job_costs(jobs, data, workers={None: 1}, known=jobs)
+
+    def estimated() -> float:
+        found: float = estimate(jobs, data, slots=1, workers={None: 1}, known=jobs).seconds
+        return found
+
+    assert estimated() != sum(cost.seconds for cost in counted.values())
+    monkeypatch.setattr("pruneyard.orchestrator.planning.cost.MEASURE_S", 0.0)
+    assert estimated() == pytest.approx(sum(cost.seconds for cost in counted.values()))
