@@ -7,13 +7,19 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from pruneyard.reports.glossary import larger_is_better
 from pruneyard.reports.leading import selection_measure
+from pruneyard.reports.records import Status
 from pruneyard.reports.study import DENSE, Study, in_words
 
 METHODS = {"sparse": "static", "distill": "random", "calibrate": "none", "nodes": "plain"}
 """The method that the others of its kind of jobs are compared with."""
 SETTINGS = {"gradient.name": "plain", "objective.name": "cross_entropy"}
 """Other columns with a value that stands for plain training."""
+
+
+MIN_RUNS = 2
+"""Completed runs that a leading setting has at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +68,21 @@ def results_of(study: Study, kind: str) -> pd.DataFrame:
 def leaders(study: Study, cells: pd.DataFrame) -> Mapping[int, int]:
     """Returns the leading cell for every other of these cells: the best on val with the same data, model, stage and size.
 
-    Dense networks, which are no competitors of sparse ones, are left out. Empty if no run was evaluated on val: the test split
-    chooses nothing.
+    A leader has at least two completed runs that were evaluated on val; groups without such a setting are left out. Dense
+    networks, which are no competitors of sparse ones, lead dense ones only.
     """
-    if selection_measure(study.finals) is None:
+    measure = selection_measure(study.finals)
+    if measure is None:
         return {}
+    runs = study.labelled[study.labelled["status"] == Status.COMPLETED]
+    values = runs["run_key"].map(study.by_run[measure]).astype("float64").groupby(runs["cell"]).agg(["mean", "count"])
+    means = values["mean"].where(values["count"] >= MIN_RUNS) * (1 if larger_is_better(measure) else -1)
     found: dict[int, int] = {}
-    cells = cells[cells["method"] != DENSE]
     for _, group in cells.groupby(["field", "density", "ipc"], dropna=False):
-        best = int(group["cell"].tolist()[study.ranks[group.index].argmin()])
-        found |= {int(cell): best for cell in group["cell"] if cell != best}
+        others = group[group["method"] != DENSE]
+        members = (others if len(others) else group)["cell"]
+        known = members.map(means).dropna()
+        if len(known):
+            best = int(members[known.idxmax()])
+            found |= {int(cell): best for cell in members if cell != best}
     return found

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pruneyard.reports import formats
 from pruneyard.reports.baselines import Baseline, leaders, natural_baselines, results_of
-from pruneyard.reports.glossary import measure_title
+from pruneyard.reports.glossary import LARGER_IS_BETTER, measure_title
 from pruneyard.reports.leading import selection_measure
 from pruneyard.reports.merge_section import MERGE
 from pruneyard.reports.paired import against_baseline, against_leaders
@@ -72,13 +72,15 @@ def _with_baseline(study: Study, kind: str, baseline: Baseline) -> Comparison | 
         return None
     words = baseline.words(study)
     to = f"the setting of {words} that agrees in all other columns"
-    if study.chosen_from:
-        to += ", but for settings that were chosen for each side on its own,"
+    if any(study.tuned_columns(stage) for stage in results_of(study, kind)["stage"].unique()):
+        to += " but those that were chosen for each side on its own"
     return _comparison(study, rows, words, to=to, is_all=is_all)
 
 
 def _with_leaders(study: Study, kind: str) -> Comparison | None:
     cells, is_all = _compared_cells(study, kind)
+    if study.measures[0].startswith("val/"):
+        return None  # what chose the leader cannot judge it
     leader_of = leaders(study, study.cells[study.cells["cell"].isin(cells)])
     if not leader_of:
         return None
@@ -88,7 +90,7 @@ def _with_leaders(study: Study, kind: str) -> Comparison | None:
     names = list(dict.fromkeys(series[label] for label in rows["b"]))
     to = f"the setting with the best {chosen_by} on the same data, model, stage and size"
     against = f"the leader in {chosen_by}, {formats.listed(names, limit=MAX_SHORT)}"
-    return _comparison(study, rows, "the leader", against=against, to=to, is_all=is_all)
+    return _comparison(study, rows, "the leader", against=against, to=to, is_all=is_all, family="pairs of settings (Bonferroni)")
 
 
 def _compared_cells(study: Study, kind: str) -> tuple[set[int], bool]:
@@ -98,19 +100,30 @@ def _compared_cells(study: Study, kind: str) -> tuple[set[int], bool]:
 
 
 def _comparison(
-    study: Study, rows: pd.DataFrame, baseline: str, *, to: str, is_all: bool, against: str | None = None
+    study: Study,
+    rows: pd.DataFrame,
+    baseline: str,
+    *,
+    to: str,
+    is_all: bool,
+    against: str | None = None,
+    family: str = "rows of this table (Holm)",
 ) -> Comparison | None:
-    """Returns the section on these rows, if any of them has two seeds. against: the baseline as the sentence names it."""
+    """Returns the section on these rows, if any of them has two seeds.
+
+    against: the baseline as the sentence names it. family: what p-values are corrected for.
+    """
     if (rows["num_pairs"] < 2).all():
         return None
+    rows = _ranked(study, rows)
     series = dict(zip(study.cells["label"], study.cells["series"], strict=True))
     name = measure_title(study.measures[0])
     of_rows = [series[label] for label in rows["a"]]
     note = (
         f"Difference in {name} to {to}: mean over common seeds ± half "
-        "width of its 95% t interval. p: paired t test, corrected for all rows of this table (Holm). Better and worse: p below "
-        "0.05. The number of further seeds assumes that mean and deviation stay as they are. FLOPs and time: of training, "
-        f"relative to {baseline}."
+        f"width of its 95% t interval. p: paired t test, corrected for all {family}. Better and worse: p below "
+        "0.05. Best first, at each size. The number of further seeds assumes that mean and deviation stay as they are. "
+        f"FLOPs and time: of training, relative to {baseline}."
     )
     if not is_all:
         note += " Only the settings that charts draw are compared here; `pruneyard compare` has all."
@@ -122,6 +135,15 @@ def _comparison(
         table=_table(rows, dict(zip(study.cells["label"], study.cells["cell"], strict=True))),
         note=note,
     )
+
+
+def _ranked(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows by data, model, stage and size, in the order of the summary, and the best difference first in each."""
+    groups = study.cells.groupby(["field", "density", "ipc"], sort=False, dropna=False).ngroup()
+    group_of = dict(zip(study.cells["label"], groups, strict=True))
+    larger = LARGER_IS_BETTER.get(study.measures[0].partition("/")[2], True)
+    order = pd.DataFrame({"group": rows["a"].map(group_of), "gain": rows["difference"] * (1 if larger else -1)})
+    return rows.loc[order.sort_values(["group", "gain"], ascending=[True, False], kind="stable").index]
 
 
 def _sentence(rows: pd.DataFrame, series: Sequence[str], *, against: str, name: str, limit: int) -> str:

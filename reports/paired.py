@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from pruneyard.reports.cells import LABELS
 from pruneyard.reports.glossary import LARGER_IS_BETTER
 from pruneyard.reports.records import Status
-from pruneyard.reports.statistics.aggregates import probability_of_improvement
+from pruneyard.reports.statistics.aggregates import probability_of_improvement, stratified_bootstrap
 from pruneyard.reports.statistics.differences import (
+    all_pairs,
     equivalence_test,
     holm,
     seeds_to_separate,
     sign_flip_test,
     t_test,
 )
-from pruneyard.reports.statistics.intervals import estimate
+from pruneyard.reports.statistics.intervals import Floats, estimate
 from pruneyard.reports.study import DENSE, Study
 
 LEVEL = 0.05
 """Settings differ where the corrected p-value is below it."""
+_Row = Mapping[str, Any]  # a cell of the study
+_Pair = tuple[_Row, _Row]
 _NO_VALUES = pd.DataFrame({"outer": [], "seed": [], "pooled": [], "value": []})
 Selection = Mapping[str, Any]
 """The value that each column of the summary must have, such as `{"method": "rigl", "density": 0.1}`."""
@@ -47,7 +52,10 @@ def paired_differences(
     p-value and name no side. `p_sign_flip` is the p-value of the sign-flip test, which assumes no normal distribution, and
     `probability_better` the probability that a run of a is better than one of b, paired or not. `pairs_needed` is the number of
     pairs at which the interval would exclude 0 if mean and deviation stayed what they are; intervals are not corrected for the
-    number of rows. `verdict` says the result in words.
+    number of rows. `bootstrap_low` and `bootstrap_high` are the ends of a 95% percentile bootstrap over pairs, which assumes no
+    normal distribution, but is too narrow for a few pairs. `verdict` says the result in words.
+
+    With several folders, `folder_a` and `folder_b` name those that have runs of each side.
 
     margin: a difference, in the unit of the measure, that does not matter. `p_equivalent` is then the p-value of the equivalence
     test, corrected by Holm for all rows, and where it is below 0.05 the verdict says so.
@@ -77,18 +85,18 @@ def against_baseline(
 
     Each setting (`a`) is compared with the setting of the baseline (`b`) that agrees with it in all columns but those that
     `baseline` names and those that only one of the two has; where it names a stage, the kinds of jobs may differ, as those of a
-    soup and a training do. The dense network is a reference for sparse ones and no competitor, so it is left out unless it is the
-    baseline. only: the values that columns of the compared settings must have. cells: those that are compared; by default all.
+    soup and a training do. The dense network is a reference for sparse ones and no competitor, so it is compared with dense ones
+    only. only: the values that columns of the compared settings must have. cells: those that are compared; by default all.
 
     Raises `ValueError` for a column or value that no setting has, and if no setting agrees with the baseline.
     """
     of_baseline = _selected(study, baseline, "the baseline")
     others = study.cells if not only else _selected(study, only, "the selection")
-    others = others[~others["cell"].isin(of_baseline["cell"]) & (others["method"] != DENSE)]
+    others = others[~others["cell"].isin(of_baseline["cell"])]
     if cells is not None:
         others = others[others["cell"].isin(cells)]
     keys = _compared_keys(study, baseline)
-    pairs = _pairs(study, others, of_baseline, keys)
+    pairs = _without_reference(_pairs(study, others, of_baseline, keys))
     if not pairs:
         shown = ", ".join(f"{key}={value}" for key, value in baseline.items())
         shared = ", ".join(keys) or "anything"
@@ -97,16 +105,26 @@ def against_baseline(
 
 
 def against_leaders(study: Study, leader_of: Mapping[int, int], measures: Sequence[str]) -> pd.DataFrame:
-    """Returns one row per measure and cell of `leader_of`, compared with its leader, in the columns of `paired_differences`."""
-    rows = {int(row["cell"]): row for _, row in study.cells.iterrows()}
-    return _table(study, [(rows[cell], rows[leader]) for cell, leader in leader_of.items()], measures, None)
+    """Returns one row per measure and cell of `leader_of`, compared with its leader, in the columns of `paired_differences`.
+
+    Which setting leads is a choice among all of them, so `p_corrected` is corrected for all pairs of settings with one leader.
+    """
+    rows = {int(row["cell"]): row for row in _rows(study.cells)}
+    sizes = Counter(leader_of.values())  # of each group, without its leader
+    num_pairs = sum(size * (size + 1) // 2 for size in sizes.values())
+    return _table(
+        study,
+        [(rows[cell], rows[leader]) for cell, leader in leader_of.items()],
+        measures,
+        None,
+        correct=lambda p_values: all_pairs(p_values, num_pairs=num_pairs * len(measures)),
+    )
 
 
 def matched_cells(study: Study, baseline: Selection) -> dict[int, int]:
     """Returns the cell of the baseline that each cell is compared with, the first of several; cells without one are left out."""
     of_baseline = _selected(study, baseline, "the baseline")
-    others = study.cells[study.cells["method"] != DENSE]
-    pairs = _pairs(study, others, of_baseline, _compared_keys(study, baseline))
+    pairs = _without_reference(_pairs(study, study.cells, of_baseline, _compared_keys(study, baseline)))
     return {int(one["cell"]): int(other["cell"]) for one, other in reversed(pairs)}
 
 
@@ -133,14 +151,19 @@ def verdict(row: pd.Series[Any]) -> str:
 
 
 def _table(
-    study: Study, pairs: Collection[tuple[pd.Series[Any], pd.Series[Any]]], measures: Sequence[str], margin: float | None
+    study: Study,
+    pairs: Collection[_Pair],
+    measures: Sequence[str],
+    margin: float | None,
+    *,
+    correct: Callable[[npt.ArrayLike], Floats] = holm,
 ) -> pd.DataFrame:
     if margin is not None and not margin > 0:
         raise ValueError(f"margin is {margin:g}; it must be above 0")
     values = {measure: _values(study, measure) for measure in measures}
     found = [_row(values[measure], left, right, measure, margin) for left, right in pairs for measure in measures]
     table = pd.DataFrame(found)
-    table["p_corrected"] = holm(table["p_value"])
+    table["p_corrected"] = correct(table["p_value"])
     if margin is not None:
         table["p_equivalent"] = holm(table["p_equivalent"])
         table["margin"] = margin
@@ -150,6 +173,9 @@ def _table(
         for measure, difference, clear in zip(table["metric"], table["difference"], is_clear, strict=True)
     ]
     table["verdict"] = [verdict(row) for _, row in table.iterrows()]
+    if folders := study.folders_of_cells:
+        for place, side in enumerate("ab"):
+            table[f"folder_{side}"] = [folders[int(pair[place]["cell"])] for pair in pairs for _ in measures]
     return table
 
 
@@ -174,28 +200,38 @@ def _compared_keys(study: Study, named: Collection[str]) -> list[str]:
     return [key for key in study.varying if key not in free]
 
 
-def _pairs(
-    study: Study, left: pd.DataFrame, right: pd.DataFrame, keys: Sequence[str]
-) -> list[tuple[pd.Series[Any], pd.Series[Any]]]:
-    rows_left, rows_right = ([row for _, row in side.iterrows()] for side in (left, right))
-    pairs = [(one, other) for one in rows_left for other in rows_right if one["cell"] != other["cell"]]
+def _rows(cells: pd.DataFrame) -> list[_Row]:
+    return cells.to_dict("records")
+
+
+def _pairs(study: Study, left: pd.DataFrame, right: pd.DataFrame, keys: Sequence[str]) -> list[_Pair]:
+    pairs = [(one, other) for one in _rows(left) for other in _rows(right) if one["cell"] != other["cell"]]
     return [pair for pair in pairs if _agree(study, *pair, keys)]
 
 
-def _agree(study: Study, one: pd.Series[Any], other: pd.Series[Any], keys: Sequence[str]) -> bool:
+def _without_reference(pairs: Sequence[_Pair]) -> list[_Pair]:
+    """Returns the pairs in which no dense network competes with a sparse one."""
+    return [(one, other) for one, other in pairs if one["method"] != DENSE or other["method"] == DENSE]
+
+
+def _agree(study: Study, one: _Row, other: _Row, keys: Sequence[str]) -> bool:
     if DENSE in (one["method"], other["method"]):
         keys = [key for key in keys if key != "density"]
     if one["kind"] != other["kind"]:
         # A soup and a training have methods of different families, which never agree.
         keys = [key for key in keys if key != "method"]
-    if one["stage"] == other["stage"] and (tuned := study.tuned_columns(one["stage"])):
+    if _stage(one) == _stage(other) and (tuned := study.tuned_columns(one["stage"])):
         # Each side has the rate, say, that was best for it: to ask for equal ones would leave the tuned settings without a rival.
         keys = [key for key in keys if key not in tuned]
     return all(one[key] == other[key] or pd.isna(one[key]) or pd.isna(other[key]) for key in keys)
 
 
+def _stage(row: _Row) -> str | None:
+    return row["stage"] if isinstance(row["stage"], str) else None
+
+
 def _row(
-    values_of: Mapping[int, pd.DataFrame], left: pd.Series[Any], right: pd.Series[Any], measure: str, margin: float | None
+    values_of: Mapping[int, pd.DataFrame], left: _Row, right: _Row, measure: str, margin: float | None
 ) -> dict[str, Any]:
     values = [values_of.get(int(row["cell"]), _NO_VALUES) for row in (left, right)]
     by = "outer" if set(values[0]["outer"]) & set(values[1]["outer"]) else "seed"
@@ -203,6 +239,9 @@ def _row(
     both = means[0].index.intersection(means[1].index)
     differences = (means[0][both] - means[1][both]).dropna()
     found = estimate(differences) if len(differences) else None
+    drawn = (math.nan, math.nan)
+    if len(differences) > 1:
+        drawn = stratified_bootstrap(differences.to_numpy()[:, None], _mean, generator=np.random.default_rng(0))
     low, high = (float(found.low), float(found.high)) if found is not None else (math.nan, math.nan)
     own = estimate(means[0][differences.index]) if len(differences) else None
     equivalent = {} if margin is None else {"p_equivalent": equivalence_test(differences, margin=margin)}
@@ -218,6 +257,8 @@ def _row(
         "difference": float(found.mean) if found is not None else math.nan,
         "difference_low": low,
         "difference_high": high,
+        "bootstrap_low": drawn[0],
+        "bootstrap_high": drawn[1],
         "flops_ratio": _ratio(left, right, "train_flops"),
         "time_ratio": _ratio(left, right, "train_s"),
         "num_won": _num_won(measure, differences),
@@ -227,6 +268,11 @@ def _row(
         **equivalent,
         "pairs_needed": math.nan if (needed := seeds_to_separate(differences)) is None else float(needed),
     }
+
+
+def _mean(drawn_BST: Floats) -> Floats:
+    means: Floats = drawn_BST.mean(axis=(-2, -1))
+    return means
 
 
 def _values(study: Study, measure: str) -> dict[int, pd.DataFrame]:
@@ -252,7 +298,7 @@ def _with_equal_pooled(sides: Sequence[pd.DataFrame], by: str) -> list[pd.DataFr
     return kept
 
 
-def _ratio(left: pd.Series[Any], right: pd.Series[Any], cost: str) -> float:
+def _ratio(left: _Row, right: _Row, cost: str) -> float:
     """Returns the mean cost of the left setting relative to the right one; NaN if one of them has none."""
     costs = [float(row[cost]) if cost in row and not pd.isna(row[cost]) else math.nan for row in (left, right)]
     return costs[0] / costs[1] if costs[1] else math.nan

@@ -87,9 +87,7 @@ class Study:
         """
         runs = label_cells(self.runs, pooled=self.pooled)
         if len(self.folders) > 1 and FOLDER not in runs:
-            names = _names_of([folder.path for folder in self.folders])
-            places = runs["run_key"].map(lambda key: names[self.origins[key]])
-            in_cell = places.groupby(runs["cell"]).transform(lambda found: ", ".join(sorted(set(found))))
+            in_cell = self._folders_of(runs)
             alike = in_cell.groupby([runs[name] for name in ("kind", *LABELS)], dropna=False).nunique()
             if (alike > 1).any():
                 runs[FOLDER] = in_cell.astype(object)
@@ -121,6 +119,20 @@ class Study:
         return frozenset().union(*(read_chosen_from(folder) for folder in self.folders))
 
     @cached_property
+    def folders_of_cells(self) -> dict[int, str]:
+        """The names of the folders that have runs of each cell; empty with a single folder."""
+        if len(self.folders) < 2:
+            return {}
+        return dict(zip(self.labelled["cell"], self._folders_of(self.labelled), strict=True))
+
+    def _folders_of(self, runs: pd.DataFrame) -> pd.Series[str]:
+        """Returns for every run the names of the folders that have runs of its cell."""
+        names = _names_of([folder.path for folder in self.folders])
+        places = runs["run_key"].map(lambda key: names[self.origins[key]])
+        in_cell: pd.Series[str] = places.groupby(runs["cell"]).transform(lambda found: ", ".join(sorted(set(found))))
+        return in_cell
+
+    @cached_property
     def _chosen_per(self) -> dict[str, frozenset[str]]:
         """The columns per whose values the settings of a stage were chosen, by stage; several folders add up."""
         found: dict[str, frozenset[str]] = {}
@@ -134,10 +146,11 @@ class Study:
 
         These are all but those that the choice was made per, and those that describe data, model, and where a run took place.
         """
-        if not isinstance(stage, str) or stage not in self._chosen_per:
+        name = stage if isinstance(stage, str) else ""  # a spec without stages has one without a name
+        if name not in self._chosen_per:
             return frozenset()
         others = [name for name in self.varying if not _is_field(name) and name not in (*GEOMETRY, FOLDER)]
-        return frozenset(others) - self._chosen_per[stage]
+        return frozenset(others) - self._chosen_per[name]
 
     @cached_property
     def statuses(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pruneyard.reports.glossary import FURTHER_MEASURES, LARGER_IS_BETTER, cost_
 from pruneyard.reports.records import Status
 from pruneyard.reports.row_intervals import in_words as interval_words
 from pruneyard.reports.statistics.intervals import clearly_best
-from pruneyard.reports.study import CALIBRATE, Study, in_words
+from pruneyard.reports.study import CALIBRATE, FOLDER, Study, in_words
 
 MAX_ROWS = 1000
 """Rows of one table on the page; a browser needs seconds for more, and `pruneyard export` writes all."""
@@ -142,19 +142,22 @@ def summary_table(study: Study, *, elsewhere: Collection[int] = ()) -> Table:
     table = pd.concat([table[~serves_a_choice], table[serves_a_choice]])
     costs = [name for name in _COSTS if table[name].notna().any()]
     titles = cost_names(table["kind"])
-    columns = label_values(study, table)
+    columns, labels = label_values(study, table), label_headers(study)
+    if (folders := study.folders_of_cells) and FOLDER not in labels:
+        columns.append([Value(text=folders[int(cell)]) for cell in table["cell"]])
+        labels = [*labels, FOLDER]
     columns.append([_seeds(row) for _, row in table.iterrows()])
     columns += [measure_values(study, table, measure) for measure in measures]
     columns += [[Value(text=_COSTS[name](value)) for value in table[name]] for name in costs]
     headers = [
-        *label_headers(study),
+        *labels,
         "seeds",
         *(measure_title(measure) for measure in measures),
         *(titles[name] for name in costs),
     ]
     return Table(
         headers=headers,
-        num_labels=len(label_headers(study)),
+        num_labels=len(labels),
         rows=list(zip(*columns, strict=True)),
         cells=[[int(cell)] for cell in table["cell"]],
         name="summary",

@@ -80,8 +80,10 @@ def _work(workload: Any, data: Dataset, workers: int, *, measures_steps: bool) -
     """Returns the FLOPs of a whole job and its seconds."""
     flops, steps = workload.expected_work(data)
     counted = steps * STEP_OVERHEAD_S + flops / _flops_per_s() / workers
-    measured: float | None = workload.measured_step_s(data) if measures_steps and hasattr(workload, "measured_step_s") else None
-    return flops, counted if measured is None else steps * measured / workers
+    # Of several workers each has a part of the batch, and all of the rest of a step.
+    can_measure = measures_steps and workers == 1 and hasattr(workload, "measured_step_s")
+    measured: float | None = workload.measured_step_s(data) if can_measure else None
+    return flops, counted if measured is None else steps * measured
 
 
 def estimate(

@@ -19,7 +19,7 @@ INDEX = "index"
 PATIENCE_S = 30.0  # after which trials that wait for room, or for processes of their own, are passed no more
 SHORT_S = 0.5  # jobs of a stage whose newest ones took less share trials
 TRIAL_S = 1.0  # how long the jobs that share a trial should take together
-MIN_TRIAL_S = 0.05  # and how long at least, since Tune takes nearly that long for a trial
+MIN_TRIAL_S = 0.05  # and how long at least, since Tune itself takes 10 to 50 ms for a trial
 NUM_NEWEST = 10
 
 
@@ -30,8 +30,8 @@ class RunnableTrials(BasicVariantGenerator):
     while a process for other resources starts anew. So do those for which there is room now. None passes for longer than
     `patience_s`.
 
-    Tune needs some 20 ms for a trial. Where the newest jobs of a stage took less than `SHORT_S` each, a trial takes several of
-    them: at most half of the share of its slot, so that all slots end together within `MIN_TRIAL_S`. An attempt after the first
+    Where the newest jobs of a stage took less than `SHORT_S` each, a trial takes several of them: half of the share of its slot,
+    so that all slots end together, but no less than what takes `MIN_TRIAL_S`. An attempt after the first
     is alone: should it crash its process again, it takes no other job with it. So is one that may stop early, since the order of
     reports decides.
 

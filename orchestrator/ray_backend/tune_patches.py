@@ -93,10 +93,10 @@ class FIFOByIndex(FIFOScheduler):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._seen: set[str] = set()  # waiting trials that Tune has requested a process for
+        self._seen: set[str] = set()  # trials that waited at the last call, for which Tune has requested processes since
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
-        """Returns the next trial to start, or None if none waits. Tune starts a process for all others that wait, too."""
+        """Returns the next trial to start; None if none waits but those of earlier calls, for which Tune starts processes."""
         waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == TuneTrial.PENDING]
         new = [trial for trial in waiting if trial.trial_id not in self._seen]
         self._seen = {trial.trial_id for trial in waiting}

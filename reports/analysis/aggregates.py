@@ -10,6 +10,7 @@ import pandas as pd
 
 from pruneyard.reports.baselines import natural_baseline
 from pruneyard.reports.glossary import LARGER_IS_BETTER
+from pruneyard.reports.paired import matched_cells
 from pruneyard.reports.records import Status
 from pruneyard.reports.statistics.aggregates import (
     interquartile_mean,
@@ -40,7 +41,7 @@ def aggregates(study: Study, measure: str) -> pd.DataFrame:
     Reference: Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice", NeurIPS 2021.
     """
     scores = common_scores(study, measure)
-    against = next((series for series in scores if series in _of_baseline(study)), None)
+    rivals = _rivals(study)
     rows = []
     for name, scores_ST in scores.items():
         row: dict[str, object] = {"method": name, "metric": measure, "num_tasks": scores_ST.shape[1], "num_seeds": len(scores_ST)}
@@ -48,7 +49,8 @@ def aggregates(study: Study, measure: str) -> pd.DataFrame:
             generator = np.random.default_rng(0)
             low, high = stratified_bootstrap(scores_ST, function, generator=generator)
             row |= {statistic: float(function(scores_ST)), f"{statistic}_low": low, f"{statistic}_high": high}
-        better = math.nan if against in (None, name) else _probability_better(scores_ST, scores[str(against)], measure)
+        rival = rivals.get(name)
+        better = math.nan if rival not in scores else _probability_better(scores_ST, scores[str(rival)], measure)
         rows.append(row | {"probability_better": better})
     larger = LARGER_IS_BETTER.get(measure.partition("/")[2], True)
     return pd.DataFrame(rows).sort_values("iqm", ascending=not larger, kind="stable").reset_index(drop=True)
@@ -102,12 +104,17 @@ def common_scores(study: Study, measure: str) -> dict[str, Floats]:
     return {name: chosen[name].unstack("task").to_numpy(dtype=np.float64) for name in order}
 
 
-def _of_baseline(study: Study) -> set[str]:
-    """Returns the series of the study's natural baseline."""
-    cells = study.cells
-    for column, value in (natural_baseline(study) or {}).items():
-        cells = cells[cells[column] == value]
-    return set() if cells is study.cells else set(cells["series"])
+def _rivals(study: Study) -> dict[str, str]:
+    """Returns the series of the natural baseline that each series is compared with; series with none or several have no entry."""
+    baseline = natural_baseline(study)
+    if baseline is None:
+        return {}
+    series = dict(zip(study.cells["cell"], study.cells["series"], strict=True))
+    found: dict[str, set[str]] = {}
+    for cell, other in matched_cells(study, baseline).items():
+        if series[cell] != series[other]:
+            found.setdefault(series[cell], set()).add(series[other])
+    return {name: rivals.pop() for name, rivals in found.items() if len(rivals) == 1}
 
 
 def _probability_better(ours_ST: Floats, theirs_ST: Floats, measure: str) -> float:

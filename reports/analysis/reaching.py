@@ -68,7 +68,7 @@ def reached_by_setting(
 
     Columns: `setting`, `num_runs`, `num_reached`, `median`, its 95% interval `median_low` and `median_high`, `longest`. The
     median is that of the Kaplan-Meier estimate: the cost by which half of all runs would have reached the target; NaN where too
-    few did. target: None for the mean final value of the study's natural baseline at the same density or size.
+    few did. target: None for the mean final value of the setting of the natural baseline that each is compared with.
 
     Raises `ValueError` where there is no target: the study has no baseline, and none was given.
     """

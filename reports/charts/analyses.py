@@ -23,7 +23,7 @@ _SHARE = alt.Scale(domain=[0, 1])
 
 
 def time_to_target(study: Study, measure: str) -> list[Figure]:
-    """Returns the share of runs that reached the baseline's final value over epochs, one panel per field and size of setting.
+    """Returns the share of runs that reached the baseline's final value over epochs, one panel per field, size and target.
 
     Kaplan-Meier estimates: a run that ends without the target counts up to its end. An empty list where no run reaches it.
     """
@@ -44,13 +44,15 @@ def time_to_target(study: Study, measure: str) -> list[Figure]:
         words = f"Share of runs that reached the {target}, {title}: {shares}"
         return Plot(title=marks.joined(title, target), words=words, chart=_share_chart(rows, styles))
 
-    groups = runs.groupby(["field", "line"], sort=False)
+    # Settings at one size may have several baselines, such as the plain gradients of two methods.
+    groups = runs.groupby(["field", "line", "target"], sort=False)
     return draw(
-        [partial(plot, marks.joined(*map(str, names)), own) for names, own in groups if own["series"].nunique() > 1],
+        [partial(plot, marks.joined(*map(str, names[:2])), own) for names, own in groups if own["series"].nunique() > 1],
         name="time-to-target",
         title=f"Runs that reached the baseline's {measure_title(measure)}",
         caption="Share of all completed and pruned runs, by the Kaplan-Meier estimate: a run that ends without the target counts "
-        f"up to its end. The target is the mean final value of the baseline at the same size.{study.drawn_note}",
+        "up to its end. The target is the mean final value of the setting of the baseline that agrees in all other columns."
+        f"{study.drawn_note}",
         legend=marks.entries(styles, runs["series"], lines=True),
     )
 

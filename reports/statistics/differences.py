@@ -94,6 +94,20 @@ def seeds_to_separate(differences: npt.ArrayLike, *, level: float = 0.95) -> int
     return seeds_for_half_width(float(values_S.std(ddof=1)), float(abs(values_S.mean())), level=level)
 
 
+def all_pairs(p_values: npt.ArrayLike, *, num_pairs: int) -> Floats:
+    """Returns `p_values: (N,)` corrected for all `num_pairs` pairs that might have been compared (Bonferroni); NaN stays NaN.
+
+    It serves comparisons with the setting that looked best: that choice picks N of the pairs. The chance to call any of them
+    different where none is remains at most the level, also where the choice was made by the values that are compared.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    if values.ndim != 1 or ((values < 0) | (values > 1)).any():
+        raise ValueError("p_values must be one-dimensional and lie in [0, 1]")
+    if num_pairs < len(values):
+        raise ValueError(f"num_pairs is {num_pairs}; it must be at least the number of p_values, {len(values)}")
+    return np.minimum(values * num_pairs, 1.0)
+
+
 def holm(p_values: npt.ArrayLike) -> Floats:
     """Returns `p_values: (N,)` corrected for all comparisons of the family; NaN, a comparison that was not made, stays NaN.
 

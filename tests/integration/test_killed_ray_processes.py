@@ -74,11 +74,12 @@ def resume(folder: Path, env: dict[str, str]) -> None:
 
 @pytest.mark.nodes
 def test_a_killed_process_in_the_middle_is_named_and_costs_no_number(
-    short_spec: Path, one_trial_env: dict[str, str], short_reference: Path, tmp_path: Path
+    short_spec: Path, env: dict[str, str], one_trial_env: dict[str, str], short_reference: Path, tmp_path: Path
 ) -> None:
-    """Kills one process after the other, each on a new cluster that resumes the study."""
-    out, slow_env = tmp_path / "out", one_trial_env | StepDelay(tmp_path, STEP_S).env
+    """Kills one process after the other, each on a new cluster that resumes the study; the raylet beside two trials."""
+    out, delay = tmp_path / "out", StepDelay(tmp_path, STEP_S).env
     for name in VITAL:
+        slow_env = delay | (env if name == "raylet" else one_trial_env)
         with driving("run", short_spec, "--out", "out", folder=tmp_path, env=slow_env, report=True) as driver:
             wait_for_new_checkpoint(driver, out)
             finished = completed(out)

@@ -176,12 +176,12 @@ def test_a_job_that_does_not_fit_what_was_made_fails_alone(
 
     original, refused = stage_groups.load_data, list[str]()
 
-    def load_data(jobs: Any, **options: Any) -> Any:
+    def load_data(jobs: Any, spec: Any, **options: Any) -> Any:
         for job in jobs:
             if job.stage == "train" and not refused:
                 refused.append(job.key)
                 raise UsageError("data: the set is not what it should be")
-        return original(jobs, **options)
+        return original(jobs, spec, **options)
 
     monkeypatch.setattr(stage_groups, "load_data", load_data)
     runs = run(chain(distil=DISTIL, train=TRAIN, trust=TRUST), tmp_path, local=True).runs()

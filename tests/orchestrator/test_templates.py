@@ -49,14 +49,14 @@ def test_a_template_can_be_planned_from_another_folder(pruneyard: Pruneyard, tmp
     (tmp_path / "specs").mkdir()
     assert pruneyard("init", "--template", template, "specs/first.yaml").code == 0
     assert load_spec(tmp_path / "specs" / "first.yaml").name == "first"
-    before = {path: path.read_text() for path in (tmp_path / "specs").iterdir()}
+    before = {path: path.read_text() for path in (tmp_path / "specs").glob("*.*")}
     again = pruneyard("init", "--template", template, "specs/first.yaml")
     assert (again.code, "exists already" in again.err) == (2, True)
     beside = [path for path in before if path.name != "first.yaml"]
     if beside:
         another = pruneyard("init", "--template", template, "specs/second.yaml")
         assert (another.code, f"{beside[0].name}: exists already" in another.err) == (2, True)
-    assert {path: path.read_text() for path in (tmp_path / "specs").iterdir()} == before
+    assert {path: path.read_text() for path in (tmp_path / "specs").glob("*.*")} == before
 
 
 def test_a_network_of_the_user_becomes_a_spec_with_its_defaults(pruneyard: Pruneyard, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pruneyard.reports.statistics.aggregates import (
     stratified_bootstrap,
 )
 from pruneyard.reports.statistics.differences import (
+    all_pairs,
     equivalence_test,
     holm,
     seeds_for_half_width,
@@ -181,3 +182,23 @@ def test_the_hypervolume_is_the_area_by_hand_and_the_share_of_points_below():
     share = (points[:, None] >= costs).all(axis=2).any(axis=1).mean()
     assert hypervolume(costs, [1.0, 1.0, 1.0]) == pytest.approx(share, abs=4 * math.sqrt(0.25 / 200_000))
     assert hypervolume([[2.0, 2.0]], [1.0, 1.0]) == 0.0
+
+
+@pytest.mark.parametrize("is_chosen_by_what_judges", [True, False])
+def test_the_setting_that_looks_best_is_called_better_within_the_stated_rate(is_chosen_by_what_judges):
+    """1,000 populations of ten equal settings with five seeds: the others, compared with the best one, paired by seed."""
+    rng = np.random.default_rng(0)
+    num_settings, false_ones = 10, 0
+    for _ in range(1_000):
+        test_KS = rng.normal(size=(num_settings, 5))
+        val_KS = test_KS if is_chosen_by_what_judges else rng.normal(size=test_KS.shape)
+        best = int(val_KS.mean(axis=1).argmax())
+        p_values = [t_test(test_KS[other] - test_KS[best]) for other in range(num_settings) if other != best]
+        false_ones += bool((all_pairs(p_values, num_pairs=num_settings * (num_settings - 1) // 2) < 0.05).any())
+    assert false_ones <= 60  # 50 are expected at most; two standard deviations of 1,000 draws are 14
+
+
+def test_all_pairs_by_hand():
+    assert all_pairs([0.01, 0.4, math.nan], num_pairs=10).tolist() == pytest.approx([0.1, 1.0, math.nan], nan_ok=True)
+    with pytest.raises(ValueError, match="num_pairs is 2; it must be at least the number of p_values, 3"):
+        all_pairs([0.1, 0.2, 0.3], num_pairs=2)

@@ -9,10 +9,13 @@ from made_up_study import metric, record, write_study
 from scipy import stats
 
 from pruneyard.orchestrator.results import Results
+from pruneyard.reports.analysis.aggregates import aggregates
+from pruneyard.reports.analysis.reaching import natural_targets
 from pruneyard.reports.comparison_section import comparisons
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.paired import against_baseline
 from pruneyard.reports.planned import write_plan
+from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 from pruneyard.reports.study import Study
 
@@ -83,15 +86,18 @@ def test_without_a_baseline_or_two_seeds_there_is_no_comparison(tmp_path, accura
 NOISE = (0.01, 0.02, 0.0, -0.02)
 
 
-def write_setting(folder, value, *, kind="sparse", method="rigl", stage=None, metrics=(), **spec):
-    """Writes four runs of one setting with test accuracies around `value`, and further metrics (split, name, value)."""
-    method = {"name": method, **spec.pop("method_keys", {})}
-    text = json.dumps({"kind": kind, "method": method, **spec})
-    for seed, noise in enumerate(NOISE):
-        key = hashlib.blake2b(f"{stage}{text}{seed}".encode(), digest_size=8).hexdigest()
-        run = record(key, kind=kind, method=method["name"], seed=seed, density=None, stage=stage, spec_json=text)
-        rows = [metric(value * (1 + noise)), *(metric(number, split=split, name=name) for split, name, number in metrics)]
-        Store(RunFolder(folder)).write(run, rows, [])
+def write_setting(folder, value, *, kind="sparse", method="rigl", split="test", metrics=(), num_seeds=4, columns=None, **spec):
+    """Writes runs of one setting with accuracies around `value`, and further metrics (split, name, value).
+
+    columns: of the record, such as the stage.
+    """
+    own = {"kind": kind, "method": method, "density": None, "data": spec.get("data", {}).get("name", "digits"), **(columns or {})}
+    text = json.dumps({"kind": kind, "method": {"name": method, "density": own["density"]}, **spec})
+    for seed, noise in enumerate(NOISE[:num_seeds]):
+        key = hashlib.blake2b(f"{own.get('stage')}{text}{seed}".encode(), digest_size=8).hexdigest()
+        rows = [metric(value * (1 + noise), split=split)]
+        rows += [metric(number, split=part, name=name) for part, name, number in metrics]
+        Store(RunFolder(folder)).write(record(key, seed=seed, spec_json=text, **own), rows, [])
 
 
 @pytest.mark.parametrize(
@@ -115,8 +121,8 @@ def write_tuned(folder):
     """A search over the rate in stage `tune`, of which plain gradients and AGENT each got the best, and fresh seeds of both."""
     for name, rate, value in (("plain", 0.1, 0.5), ("agent", 0.2, 0.6)):
         for tried in (0.1, 0.2):
-            write_setting(folder, 0.9, stage="tune", gradient={"name": name}, optimizer={"lr": tried})
-        write_setting(folder, value, stage="fresh", gradient={"name": name}, optimizer={"lr": rate})
+            write_setting(folder, 0.9, columns={"stage": "tune"}, gradient={"name": name}, optimizer={"lr": tried})
+        write_setting(folder, value, columns={"stage": "fresh"}, gradient={"name": name}, optimizer={"lr": rate})
     return RunFolder(folder)
 
 
@@ -150,6 +156,63 @@ def test_without_a_natural_baseline_settings_are_compared_with_the_leader_on_val
     assert [(row[0].text, row[1].text) for row in found.table.rows] == [("set", "rigl")]
 
 
+def test_a_leader_was_evaluated_on_val_with_two_seeds_and_finished(tmp_path):
+    """On other data nobody was evaluated on val; of three settings the best one has one seed, the next was stopped early."""
+    for name, on_val, num_seeds, status in (
+        ("snfs", 0.95, 1, "COMPLETED"),
+        ("itop", 0.9, 4, "PRUNED"),
+        ("rigl", 0.8, 4, "COMPLETED"),
+        ("set", 0.7, 4, "COMPLETED"),
+    ):
+        ended, on_both = {"status": Status(status)}, [("val", "accuracy", on_val)]
+        write_setting(tmp_path, on_val, method=name, num_seeds=num_seeds, columns=ended, metrics=on_both)
+        write_setting(tmp_path, on_val, method=name, num_seeds=num_seeds, data={"name": "other"})
+    (found,) = comparisons(Study.read([tmp_path]))
+    assert {row[1].text for row in found.table.rows} == {"digits · rigl"}
+    assert {row[0].text: row[-1].text for row in found.table.rows}["digits · set"] == "worse"
+
+
+def test_what_chose_the_leader_does_not_judge_it(tmp_path):
+    for name, value in (("set", 0.7), ("rigl", 0.6)):
+        write_setting(tmp_path, value, method=name, split="val")
+    assert comparisons(Study.read([tmp_path])) == []
+
+
+def test_dense_networks_are_compared_with_dense_ones_alone(tmp_path):
+    for method in ("dense", "rigl"):
+        for value, name in ((0.5, "cross_entropy"), (0.6, "focal")):
+            write_setting(tmp_path, value, method=method, objective={"name": name})
+    (found,) = comparisons(Study.read([tmp_path]))
+    sides = {(row[0].text, row[1].text) for row in found.table.rows}
+    assert sides == {(f"{name} · objective focal", f"{name} · objective cross_entropy") for name in ("dense", "rigl")}
+
+
+def test_settings_chosen_from_a_folder_need_not_agree_in_a_spec_without_stages(tmp_path):
+    for name, rate, value in (("plain", 0.1, 0.5), ("agent", 0.2, 0.6)):
+        write_setting(tmp_path, value, gradient={"name": name}, optimizer={"lr": rate})
+    folder = RunFolder(tmp_path)
+    write_plan(folder, sorted(Store(folder).statuses()), chosen_per={"": ["gradient.name"]})
+    (found,) = comparisons(Study.read([tmp_path]))
+    assert [row[-1].text for row in found.table.rows] == ["better"]
+    assert "in all other columns but those that were chosen for each side on its own: mean over" in found.note
+
+
+def test_each_method_has_the_target_and_the_rival_of_its_own(tmp_path):
+    """Plain RigL ends above SET with AGENT, which ends above plain SET."""
+    for density in (0.1, 0.02):
+        for method, plain, agent in (("set", 0.5, 0.6), ("rigl", 0.8, 0.9)):
+            for name, value in (("plain", plain), ("agent", agent)):
+                write_setting(tmp_path, value, method=method, columns={"density": density}, gradient={"name": name})
+    study = Study.read([tmp_path])
+    better = aggregates(study, "test/accuracy").set_index("method")["probability_better"]
+    assert better["set · gradient agent"] == better["rigl · gradient agent"] == 1
+    label_of = dict(zip(study.cells["cell"], study.cells["label"], strict=True))
+    targets = {label_of[cell]: value for cell, value in natural_targets(study, "test/accuracy").items()}
+    for method, plain in (("set", 0.5), ("rigl", 0.8)):
+        for name in ("plain", "agent"):
+            assert targets[f"{method} · density 0.1 · gradient {name}"] == pytest.approx(plain * (1 + np.mean(NOISE)))
+
+
 def test_a_leader_is_never_chosen_on_test(tmp_path):
     for name, value in (("set", 0.7), ("rigl", 0.6)):
         write_setting(tmp_path, value, method=name)
@@ -162,3 +225,14 @@ def test_two_kinds_of_jobs_with_one_baseline_have_sections_of_their_own(tmp_path
             write_setting(tmp_path, value, kind=kind, objective={"name": name})
     names = [each.name for each in comparisons(Study.read([tmp_path]))]
     assert names == ["against-objective-cross-entropy", "against-objective-cross-entropy-sparse"]
+
+
+def test_rows_are_ranked_by_difference_at_each_size(tmp_path):
+    for density in (0.1, 0.02):
+        for name, value in (("static", 0.5), ("set", 0.6), ("rigl", 0.7), ("magnitude", 0.65)):
+            write_setting(tmp_path, value - density, method=name, columns={"density": density})
+    (found,) = comparisons(Study.read([tmp_path]))
+    shown = [row[0].text for row in found.table.rows]
+    assert shown == [f"{name} · density {size}" for size in (0.1, 0.02) for name in ("rigl", "magnitude", "set")]
+    cells = dict(zip(Study.read([tmp_path]).cells["label"], Study.read([tmp_path]).cells["cell"], strict=True))
+    assert [pair[0] for pair in found.table.cells] == [cells[label] for label in shown]

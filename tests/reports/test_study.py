@@ -12,6 +12,7 @@ from pruneyard.reports.paired import against_baseline
 from pruneyard.reports.records import CurveRow
 from pruneyard.reports.store import Store
 from pruneyard.reports.study import Study
+from pruneyard.reports.tables import summary_table
 
 
 def write(path, value, *, key="k", hours=1, step=10):
@@ -87,7 +88,7 @@ def test_settings_of_two_folders_that_look_alike_have_the_folder_as_a_column(tmp
     assert table[["num_pairs", "difference"]].to_dict("records") == [{"num_pairs": 2, "difference": pytest.approx(0.2)}]
 
 
-def test_folders_with_different_settings_or_with_more_seeds_of_one_have_no_such_column(tmp_path):
+def test_folders_tell_apart_no_settings_that_differ_or_share_runs_but_the_summary_names_them(tmp_path):
     for folder, method, seed in (("a", "rigl", 0), ("b", "rigl", 1), ("b", "set", 0)):
         spec = json.dumps({"method": {"name": method}})
         run = record(f"{method}{seed}", method=method, seed=seed, spec_json=spec)
@@ -95,3 +96,9 @@ def test_folders_with_different_settings_or_with_more_seeds_of_one_have_no_such_
     study = Study.read([tmp_path / "a", tmp_path / "b"])
     assert "folder" not in study.cells
     assert list(study.cells["num_seeds"]) == [2, 1]
+    table = summary_table(study)
+    place = table.headers.index("folder")
+    assert [(row[0].text, row[place].text) for row in table.rows] == [("rigl", "a, b"), ("set", "b")]
+    assert "folder" not in summary_table(Study.read([tmp_path / "a"])).headers
+    told = against_baseline(study, {"method": "rigl"}, ["test/accuracy"])
+    assert list(told[["a", "folder_a", "folder_b"]].iloc[0]) == ["set", "b", "a, b"]
