@@ -81,8 +81,8 @@ def leaders(study: Study, cells: pd.DataFrame) -> Mapping[int, int]:
     for _, group in cells.groupby(["field", "density", "ipc"], dropna=False):
         others = group[group["method"] != DENSE]
         members = (others if len(others) else group)["cell"]
-        known = members.map(means).dropna()
+        known = members[members.map(means).notna()]
         if len(known):
-            best = int(members[known.idxmax()])
+            best = int(known.tolist()[known.map(means).argmax()])
             found |= {int(cell): best for cell in members if cell != best}
     return found

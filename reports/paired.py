@@ -201,7 +201,7 @@ def _compared_keys(study: Study, named: Collection[str]) -> list[str]:
 
 
 def _rows(cells: pd.DataFrame) -> list[_Row]:
-    return cells.to_dict("records")
+    return [dict(zip(cells.columns, values, strict=True)) for values in cells.itertuples(index=False, name=None)]
 
 
 def _pairs(study: Study, left: pd.DataFrame, right: pd.DataFrame, keys: Sequence[str]) -> list[_Pair]:
@@ -223,7 +223,11 @@ def _agree(study: Study, one: _Row, other: _Row, keys: Sequence[str]) -> bool:
     if _stage(one) == _stage(other) and (tuned := study.tuned_columns(one["stage"])):
         # Each side has the rate, say, that was best for it: to ask for equal ones would leave the tuned settings without a rival.
         keys = [key for key in keys if key not in tuned]
-    return all(one[key] == other[key] or pd.isna(one[key]) or pd.isna(other[key]) for key in keys)
+    return all(one[key] == other[key] or _is_missing(one[key]) or _is_missing(other[key]) for key in keys)
+
+
+def _is_missing(value: Any) -> bool:
+    return bool(pd.isna(value))
 
 
 def _stage(row: _Row) -> str | None:

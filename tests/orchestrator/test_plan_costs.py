@@ -59,6 +59,7 @@ def test_workers_of_one_job_share_its_arithmetic(
 ) -> None:
     monkeypatch.setattr("pruneyard.orchestrator.planning.cost._flops_per_s", lambda: 1e6)
     monkeypatch.setattr("pruneyard.orchestrator.planning.cost.STEP_OVERHEAD_S", 0.0)
+    monkeypatch.setattr("pruneyard.orchestrator.planning.cost.MEASURE_S", 0.0)
     monkeypatch.setattr("joblib.cpu_count", lambda: 2)
     found = []
     for workers in (1, 2):
