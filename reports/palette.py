@@ -14,6 +14,8 @@ SYMBOLS = {
     "triangle-left": "M-5 0L4 5V-5Z",
 }
 """SVG paths of Vega's symbols, for legends."""
+_SHIFTS = (0, 4, 7)
+"""How far symbols are shifted in each round of colours: series of one symbol then differ in colour to colour-blind readers, too."""
 REFERENCE = "#8b919a"
 _RAMP = ("#a134b8", "#c9407f", "#de6a5c", "#ec8d45", "#e9b13a")
 
@@ -22,8 +24,7 @@ def methods(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Returns colour and symbol of every method, in order; after eight methods colours repeat with other symbols."""
     num, shapes = len(METHOD_COLORS), list(SYMBOLS)
     return {
-        # As many symbols as colours: the shift by `place // num` pairs them differently in every round.
-        name: (METHOD_COLORS[place % num], shapes[(place + place // num) % len(shapes)])
+        name: (METHOD_COLORS[place % num], shapes[(place + _SHIFTS[place // num % len(_SHIFTS)]) % len(shapes)])
         for place, name in enumerate(dict.fromkeys(names))
     }
 
