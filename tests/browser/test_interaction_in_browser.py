@@ -1,7 +1,9 @@
 """Sorting, filtering, columns, copying, downloads, legends and the drawer of runs, by clicks and keys in headless Chromium."""
 
+import base64
 import csv
 import io
+import re
 import time
 
 import pytest
@@ -50,6 +52,16 @@ def press(browser, selector, text=None):
     chosen.click()
     browser.execute_async_script("const done = arguments[0]; requestAnimationFrame(() => setTimeout(done))")
     return chosen
+
+
+def printed(browser, **options):
+    """Returns the PDF that the browser makes of the page."""
+    found = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True, **options})
+    return base64.b64decode(found["data"])
+
+
+def num_pages(pdf):
+    return len(re.findall(rb"/Type\s*/Page\b", pdf))
 
 
 def search(browser, text):
@@ -392,5 +404,9 @@ def test_a_long_table_begins_with_a_part_and_is_filtered_and_printed_whole(brows
     assert len(column(browser, 0)) == 220
     search(browser, "0.")
     assert len(column(browser, 0)) == 100
-    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    part = printed(browser, pageRanges="1")
+    whole = printed(browser)
     assert len(column(browser, 0)) == 220
+    assert num_pages(part) == 1
+    assert num_pages(whole) >= 220 * 2 / 100  # at most 100 rows fit on a page, and charts and reliability tables follow
+    assert b"/FontFile" in whole
