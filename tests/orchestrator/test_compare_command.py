@@ -280,3 +280,25 @@ def test_a_page_of_an_equal_budget_says_so_and_needs_a_place_of_its_own(
     assert "needs --out" in pruneyard("report", curves, "--budget", "epochs=4").err
     assert pruneyard("report", curves, "--budget", "epochs=4", "--out", tmp_path / "page.html").code == 0
     assert "within an equal budget of epochs 4" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_two_folders_are_compared_in_every_format_and_each_side_names_its_folder(
+    study: Path, tmp_path_factory: pytest.TempPathFactory, pruneyard: Callable[..., Any]
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    for seed, value in enumerate((0.84, 0.85, 0.86, 0.84, 0.85)):
+        spec = json.dumps({"method": {"name": "snfs", "density": 0.1}})
+        run = record(f"snfs{seed}", method="snfs", density=0.1, seed=seed, spec_json=spec)
+        Store(RunFolder(other)).write(run, [metric(value)], [])
+    asked = ("compare", study, other, "--baseline", "method=static", "--where", "method=snfs")
+    (row,) = json.loads(pruneyard(*asked, "--json").out)["rows"]
+    assert (row["folder_a"], row["folder_b"]) == (other.name, study.name)
+    values = np.array((0.84, 0.85, 0.86, 0.84, 0.85)) - np.array(ACCURACY["static", 0.1])
+    assert row["difference"] == pytest.approx(values.mean())
+    drawn = np.random.default_rng(1).choice(values, size=(20_000, 5)).mean(axis=1)
+    assert row["bootstrap_low"] == pytest.approx(np.quantile(drawn, 0.025), abs=0.003)
+    assert row["bootstrap_high"] == pytest.approx(np.quantile(drawn, 0.975), abs=0.003)
+    for form, start in (("csv", "a,b,"), ("markdown", "| a "), ("latex", "\\begin{tabular}"), ("html", "<table")):
+        printed = pruneyard(*asked, "--format", form).out
+        assert printed.lstrip().startswith(start), form
+        assert other.name in printed, form
