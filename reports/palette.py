@@ -15,7 +15,7 @@ SYMBOLS = {
 }
 """SVG paths of Vega's symbols, for legends."""
 _SHIFTS = (0, 4, 7)
-"""How far symbols are shifted in each round of colours: series of one symbol then differ in colour to colour-blind readers, too."""
+"""Shift of the symbols in each round of colours: series of one symbol then differ in colour to colour-blind readers, too."""
 REFERENCE = "#8b919a"
 _RAMP = ("#a134b8", "#c9407f", "#de6a5c", "#ec8d45", "#e9b13a")
 

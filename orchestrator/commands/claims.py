@@ -45,6 +45,7 @@ def execute(folders: Sequence[Location], methods: Sequence[str], form: str | Non
         click.echo(export(table, form), nl=False)
     else:
         stdout_console().print(_terminal_table(found))
+        _print_published(found)
         _print_confounds(confounds)
     return ExitCode.FINISHED
 
@@ -68,6 +69,18 @@ def _terminal_table(found: Sequence[Finding]) -> Table:
         ]
         shown.add_row(*(Text(text) for text in texts))
     return shown
+
+
+def _print_published(found: Sequence[Finding]) -> None:
+    """Prints what the papers report on each claim, in which set-up, and how sure that is."""
+    click.echo("\nWhat the papers report (all numbers of the runs: --format markdown):")
+    told = [
+        f"- {each.claim.method}, {each.claim.measure}: {each.claim.published.text} [{each.claim.published.tag}]; "
+        f"{each.claim.published.protocol}"
+        for each in found
+    ]
+    for line in dict.fromkeys(told):
+        click.echo(line)
 
 
 def _print_confounds(confounds: pd.DataFrame) -> None:
