@@ -71,7 +71,7 @@ def _title(measure: str, x: str, values: pd.Series[float]) -> str:
 
 def _location(x: str, values: pd.Series[float]) -> str:
     """Returns the one density or number of images per class that all points share, in words."""
-    return f"at {values.iloc[0]:g} images per class" if x == "ipc" else f"at density {values.iloc[0]:g}"
+    return f"at {formats.plural(int(values.iloc[0]), 'image')} per class" if x == "ipc" else f"at density {values.iloc[0]:g}"
 
 
 def _words(measure: str, x: str, table: pd.DataFrame) -> str:
