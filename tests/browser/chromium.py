@@ -1,6 +1,8 @@
 """Headless Chromium that records its console and every request, and reaches no network, for tests of pages."""
 
+import base64
 import json
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,3 +92,14 @@ def requests(browser):
     """Returns the addresses of everything that the browser requested."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+def printed(browser, **options):
+    """Returns the PDF that the browser makes of the page."""
+    found = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True, **options})
+    return base64.b64decode(found["data"])
+
+
+def num_pages(pdf):
+    """Returns the number of pages of a PDF."""
+    return len(re.findall(rb"/Type\s*/Page\b", pdf))

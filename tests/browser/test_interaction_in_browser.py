@@ -1,13 +1,11 @@
 """Sorting, filtering, columns, copying, downloads, legends and the drawer of runs, by clicks and keys in headless Chromium."""
 
-import base64
 import csv
 import io
-import re
 import time
 
 import pytest
-from chromium import MARKS, emulate, resize
+from chromium import MARKS, emulate, num_pages, printed, resize
 from made_up_chain import write_chain
 from made_up_study import write_study
 from selenium.webdriver.common.action_chains import ActionChains
@@ -52,16 +50,6 @@ def press(browser, selector, text=None):
     chosen.click()
     browser.execute_async_script("const done = arguments[0]; requestAnimationFrame(() => setTimeout(done))")
     return chosen
-
-
-def printed(browser, **options):
-    """Returns the PDF that the browser makes of the page."""
-    found = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True, **options})
-    return base64.b64decode(found["data"])
-
-
-def num_pages(pdf):
-    return len(re.findall(rb"/Type\s*/Page\b", pdf))
 
 
 def search(browser, text):
