@@ -16,8 +16,6 @@ METHODS = {"sparse": "static", "distill": "random", "calibrate": "none", "nodes"
 """The method that the others of its kind of jobs are compared with."""
 SETTINGS = {"gradient.name": "plain", "objective.name": "cross_entropy"}
 """Other columns with a value that stands for plain training."""
-
-
 MIN_RUNS = 2
 """Completed runs that a leading setting has at least."""
 
@@ -31,6 +29,7 @@ class Baseline:
 
     @property
     def selection(self) -> dict[str, str]:
+        """Returns the values that select it, such as `{"method": "static"}`."""
         return {self.column: self.value}
 
     def words(self, study: Study) -> str:
