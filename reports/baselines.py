@@ -10,7 +10,7 @@ import pandas as pd
 from pruneyard.reports.glossary import larger_is_better
 from pruneyard.reports.leading import selection_measure
 from pruneyard.reports.records import Status
-from pruneyard.reports.study import DENSE, Study, in_words
+from pruneyard.reports.study import DENSE, PLACE, Study, in_words
 
 METHODS = {"sparse": "static", "distill": "random", "calibrate": "none", "nodes": "plain"}
 """The method that the others of its kind of jobs are compared with."""
@@ -77,7 +77,7 @@ def leaders(study: Study, cells: pd.DataFrame) -> Mapping[int, int]:
     values = runs["run_key"].map(study.by_run[measure]).astype("float64").groupby(runs["cell"]).agg(["mean", "count"])
     means = values["mean"].where(values["count"] >= MIN_RUNS) * (1 if larger_is_better(measure) else -1)
     found: dict[int, int] = {}
-    for _, group in cells.groupby(["field", "density", "ipc"], dropna=False):
+    for _, group in cells.groupby(PLACE, dropna=False):
         others = group[group["method"] != DENSE]
         members = (others if len(others) else group)["cell"]
         known = members[members.map(means).notna()]

@@ -16,7 +16,7 @@ from pruneyard.reports.glossary import LARGER_IS_BETTER, measure_title
 from pruneyard.reports.leading import selection_measure
 from pruneyard.reports.merge_section import MERGE
 from pruneyard.reports.paired import against_baseline, against_leaders
-from pruneyard.reports.study import CALIBRATE, PROBE, Study
+from pruneyard.reports.study import CALIBRATE, PLACE, PROBE, Study
 from pruneyard.reports.tables import Table, Value
 
 _ELSEWHERE = (CALIBRATE, PROBE, MERGE)
@@ -139,7 +139,7 @@ def _comparison(
 
 def _ranked(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows by data, model, stage and size, in the order of the summary, and the best difference first in each."""
-    groups = study.cells.groupby(["field", "density", "ipc"], sort=False, dropna=False).ngroup()
+    groups = study.cells.groupby(PLACE, sort=False, dropna=False).ngroup()
     group_of = dict(zip(study.cells["label"], groups, strict=True))
     larger = LARGER_IS_BETTER.get(study.measures[0].partition("/")[2], True)
     order = pd.DataFrame({"group": rows["a"].map(group_of), "gain": rows["difference"] * (1 if larger else -1)})

@@ -31,6 +31,8 @@ PROBE = "probe"
 FOLDER = "folder"
 """The column that tells apart settings of several folders."""
 _SIZES = ("density", "ipc")
+PLACE = ["field", *_SIZES]
+"""The columns of `Study.cells` in which settings agree that compete with each other: data, model, stage and size."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,15 +60,18 @@ def checked_network(model: ModelBuilder, *, image_shape: tuple[int, ...], num_cl
     call = name_of(model)
     check_outputs(network, table=model, call=call, image_shape=image_shape, num_classes=num_classes)
     found = _LAST_LAYERS[model, image_shape, num_classes]
-    if not assumed or assumed == found:
+    if assumed == found:
         return network, []
+    if not assumed:
+        why = f"defines other layers after its last one, {found}, so methods that use features refuse it"
+        return network, [f"model: {call} {why}; rename {found} to {CLASSIFIER}, or define it last"]
     if not found:
         why = f"changes the output of its last layer, {assumed}, so methods that use features may refuse it"
         return network, [f"model: {call} {why}"]
-    other = f" and {assumed} by another name" if assumed == CLASSIFIER else ""
+    other = f", and {assumed} to something else" if assumed == CLASSIFIER else ""
     raise ValueError(
         f"model: {call} returns the output of {found}, but {assumed} is taken for its last layer, whose inputs are the features; "
-        f"call {found} {CLASSIFIER}{other}"
+        f"rename {found} to {CLASSIFIER}{other}"
     )
 
 

@@ -41,6 +41,18 @@ class Doubled(nn.Module):
         return 2 * self.head(images.flatten(1))  # type: ignore[no-any-return]
 
 
+class Normalised(nn.Module):
+    """Defines its first layer, which is not linear, after its last one."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, num_classes)
+        self.norm = nn.LayerNorm(16)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.norm(images.flatten(1)))  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plugged:
     """A model plug-in of a third party, since this file is not part of the package."""
@@ -54,6 +66,8 @@ class Plugged:
                 return sequence(flat=nn.Flatten(), body=body, relu=nn.ReLU(), head=nn.Linear(5, num_classes))
             case "doubled":
                 return Doubled(num_classes)
+            case "normalised":
+                return Normalised(num_classes)
             case "wide":
                 return sequence(flat=nn.Flatten(), head=nn.Linear(math.prod(image_shape), num_classes + 1))
             case last:
@@ -99,7 +113,7 @@ def test_a_plan_accepts_a_classifier_that_is_defined_first() -> None:
 
 
 def test_a_plan_refuses_a_network_whose_last_layer_would_be_mistaken() -> None:
-    with pytest.raises(ValueError, match=r"the output of out, but body is taken for its last layer.*; call out classifier$"):
+    with pytest.raises(ValueError, match=r"the output of out, but body is taken for its last layer.*; rename out to classifier$"):
         checked("out")
 
 
@@ -111,3 +125,9 @@ def test_a_plan_refuses_a_network_with_another_number_of_outputs() -> None:
 def test_a_plan_warns_of_a_network_that_changes_the_output_of_its_last_layer() -> None:
     (warning,) = checked("doubled")[1]
     assert "changes the output of its last layer, head" in warning
+
+
+def test_a_plan_warns_of_a_last_layer_that_will_not_be_found() -> None:
+    (warning,) = checked("normalised")[1]
+    assert "defines other layers after its last one, head" in warning
+    assert warning.endswith("rename head to classifier, or define it last")
