@@ -28,7 +28,7 @@ SPEC: dict[str, Any] = {
     "data": {"name": "digits"},
     "model": {"name": "mlp", "width": 32},
     "method": {"name": "rigl", "density": 0.2, "schedule": {"every": 5}},
-    "budget": {"epochs": 3, "batch_size": 64, "checkpoint_every_s": 0.0},
+    "budget": {"epochs": 6, "batch_size": 64, "checkpoint_every_s": 0.0},
     "resources": {"workers": 2},
 }
 
@@ -114,16 +114,26 @@ def call_when(condition: Callable[[], bool], function: Callable[[], object]) -> 
     return thread
 
 
-def has_checkpoint(folder: Path, step: int) -> bool:
-    """Returns whether a checkpoint of that step or a later one exists."""
-    return any(
-        int(path.name.removeprefix("step-")) >= step for path in folder.glob("artifacts/*/checkpoints/step-*")
-    )
+def newest_step(folder: Path) -> int:
+    """Returns the step of the newest checkpoint, 0 without any."""
+    checkpoints = folder.glob("artifacts/*/checkpoints/step-*")
+    return max((int(path.name.removeprefix("step-")) for path in checkpoints), default=0)
 
 
 def ranks() -> list[psutil.Process]:
     """Returns the ranks below this process, which may have other children."""
     return [child for child in psutil.Process().children() if "local_backend.worker_processes" in " ".join(child.cmdline())]
+
+
+def interrupt_while_ranks_wait() -> None:
+    """Stops the study as Ctrl-C does, before its ranks make another step."""
+    waiting = ranks()
+    for rank in waiting:
+        rank.suspend()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)  # until the main thread has handled it
+    for rank in waiting:
+        rank.resume()
 
 
 def kill_a_rank() -> None:
@@ -136,10 +146,12 @@ def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_uninterrupted_o
 ) -> None:
     stopped = []
 
-    def interrupt_later() -> None:
-        call_when(lambda: has_checkpoint(tmp_path, 12), lambda: stopped.append(os.kill(os.getpid(), signal.SIGINT)))
+    def kill_and_interrupt_later() -> None:
+        kill_a_rank()
+        later = newest_step(tmp_path) + 8
+        call_when(lambda: newest_step(tmp_path) >= later, lambda: stopped.append(interrupt_while_ranks_wait()))
 
-    call_when(lambda: has_checkpoint(tmp_path, 4), lambda: (kill_a_rank(), interrupt_later()))
+    call_when(lambda: newest_step(tmp_path) >= 4, kill_and_interrupt_later)
     with pytest.raises(GracefulInterrupt):
         run(SPEC, tmp_path, local=True)
     assert stopped

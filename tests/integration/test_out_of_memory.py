@@ -16,7 +16,7 @@ from pruneyard.reports.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.nodes]
 
-FREE_BYTES, HOG_BYTES = 2 * 2**30, 4 * 2**30  # what the node may use beyond its present use, and what the trial takes
+FREE_BYTES, HOG_BYTES = 3 * 2**30, 5 * 2**30  # what the node may use beyond its present use, and what the trial takes
 
 
 def test_a_trial_out_of_memory_fails_with_that_word_and_the_others_finish(
@@ -40,11 +40,13 @@ def test_a_trial_out_of_memory_fails_with_that_word_and_the_others_finish(
         ) as driver,
     ):
         assert driver.wait(within_s=300) == 1, driver.output()
-    attempts = Store(RunFolder(tmp_path / "out")).runs(latest=False).to_pandas()
+    attempts = Store(RunFolder(tmp_path / "out")).runs(latest=False).to_pandas().sort_values("attempt")
     is_hog = attempts["spec_json"].str.contains('"memory_hog"')
-    assert list(attempts[~is_hog]["status"]) == ["COMPLETED"]
+    failed = attempts["status"] == "FAILED"
     assert list(attempts[is_hog]["status"]) == ["FAILED"] * 3
-    for error in attempts[is_hog]["error"]:
+    # Other programs of the machine count too, so Ray may also have ended the other trial, which then resumed.
+    assert attempts[~is_hog]["status"].iloc[-1] == "COMPLETED"
+    for error in attempts[failed]["error"]:
         assert (
             error.splitlines()[-1]
             == "out of memory: the node ran low, and Ray ended the process of this trial"
