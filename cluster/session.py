@@ -48,9 +48,13 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """The resources of the joined cluster. nodes: CPUs and GPUs of each live node; memory: the bytes of the same nodes."""
+    """The resources of the joined cluster. nodes: CPUs and GPUs of each live node; memory: the bytes of the same nodes.
+
+    was_started: whether the cluster was started for this session, so that its processes have the environment of this one.
+    """
 
     address: str
+    was_started: bool
     nodes: tuple[tuple[float, float], ...]
     memory: tuple[int, ...]
     head: HeadMonitor
@@ -92,8 +96,8 @@ def session(
             settings.enter_context(_loopback(address))
             reread_environment()
         with ExitStack() as watching:
-            watch = None
-            if abandon is not None and address == LOCAL and not is_joined:
+            watch, is_own = None, address == LOCAL and not is_joined
+            if abandon is not None and is_own:
                 watch = watching.enter_context(watch_processes(partial(processes_of_node, None), abandon))
             own = _joined_before(address) if is_joined else _connect(address, num_cpus)
             try:
@@ -105,7 +109,7 @@ def session(
                 if watch is not None:
                     watch.set_started()
                 with HeadMonitor(own, abandon) as head:
-                    yield Session(address=own, nodes=nodes, memory=memory, head=head)
+                    yield Session(address=own, was_started=is_own, nodes=nodes, memory=memory, head=head)
             finally:
                 # The watch first, because a shutdown ends the processes.
                 watching.close()

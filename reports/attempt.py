@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pruneyard.reports import records
+from pruneyard.reports.columns import column_of
 from pruneyard.reports.layout import plain_name
 from pruneyard.reports.location import Location
 from pruneyard.reports.parquet import DamagedFileError, check_version, upgraded
@@ -64,8 +65,12 @@ def _values_of(record: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 def _table(name: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
     schema = records.schema(name)
-    columns = zip(*rows, strict=True)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    arrays = []
+    for values, field in zip(zip(*rows, strict=True), schema, strict=True):
+        try:
+            arrays.append(column_of(values, field.type))
+        except TypeError as error:
+            raise TypeError(f"{field.name} of {name} is no {field.type}: {error}") from None
     missing = [
         field.name
         for field, array in zip(schema, arrays, strict=True)

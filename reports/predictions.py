@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pruneyard.reports import records
+from pruneyard.reports.columns import number_column, text_column
 from pruneyard.reports.durable import write_durably
 from pruneyard.reports.location import Location
 from pruneyard.reports.objects import ObjectPath
@@ -110,13 +111,12 @@ def _table(
             "they must be equally many"
         )
     num_classes = logits.shape[1]
-    flat = pa.array(np.ascontiguousarray(logits, dtype=np.float32).reshape(-1))
     columns = [
         # All rows refer to entry 0, the only one.
-        pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(row_ids), np.int32)), pa.array([split])),
-        pa.array(np.asarray(row_ids, np.int64)),
-        pa.array(np.asarray(labels, np.int64)),
-        pa.FixedSizeListArray.from_arrays(flat, num_classes),
+        pa.DictionaryArray.from_arrays(number_column(np.zeros(len(row_ids), np.int32)), text_column([split])),
+        number_column(np.asarray(row_ids, np.int64)),
+        number_column(np.asarray(labels, np.int64)),
+        pa.FixedSizeListArray.from_arrays(number_column(np.asarray(logits, np.float32).reshape(-1)), num_classes),
     ]
     return pa.table(columns, schema=_schema(num_classes))
 

@@ -12,7 +12,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from pruneyard.orchestrator.execution.capacity import Room
 from pruneyard.orchestrator.planning.attempt import PlannedAttempt
-from pruneyard.orchestrator.ray_backend.trial_actor import INPUTS
+from pruneyard.orchestrator.ray_backend.trial_process import INPUTS
 from pruneyard.orchestrator.spec.job import Resources
 
 INDEX = "index"

@@ -25,18 +25,20 @@ from pruneyard.orchestrator.progress.monitor import Monitor, TrialPlace
 from pruneyard.orchestrator.ray_backend.claims import take_back
 from pruneyard.orchestrator.ray_backend.placement import Placement, resources_per_trial
 from pruneyard.orchestrator.ray_backend.runnable_trials import INDEX, RunnableTrials
-from pruneyard.orchestrator.ray_backend.trial_actor import (
+from pruneyard.orchestrator.ray_backend.trial_actor import TrialActor
+from pruneyard.orchestrator.ray_backend.trial_process import (
     PLACE,
     REPORTS,
     STORAGE_ERROR,
     WARNINGS,
     ActorInput,
-    TrialActor,
 )
 from pruneyard.orchestrator.ray_backend.tune_patches import (
     FIFOByIndex,
     PlacementGroupSweeper,
+    StandIn,
     isolate_oom_kills,
+    plain_actors,
 )
 from pruneyard.orchestrator.ray_backend.watchdog import ClusterLost, StallDetector
 from pruneyard.orchestrator.results import ClusterLostError, Results
@@ -89,17 +91,16 @@ def run_study(
             for planned in reversed(ready):
                 trials.add(planned, _late_input(planned, shared))
 
-    actor = tune.with_parameters(
-        TrialActor,
-        user_code=shipment(),
+    arguments = {
+        "user_code": shipment(),
         # Pickled here: an actor unpickles its arguments before it can install the code that defines their classes.
-        pickled=cloudpickle.dumps(ActorInput(attempts=attempts, sources=list(shared))),
-        study=study,
+        "pickled": cloudpickle.dumps(ActorInput(attempts=attempts, sources=list(shared))),
+        "study": study,
         # Absolute, because the working directory of an actor need not be that of the driver.
-        folder=folder.path.resolve(),
-        stop_file=stop.file.resolve(),
-        data=list(shared.values()),
-    )
+        "folder": folder.path.resolve(),
+        "stop_file": stop.file.resolve(),
+        "data": list(shared.values()),
+    }
     study_callback = _StudyCallback(
         trials,
         folder,
@@ -120,7 +121,7 @@ def run_study(
     try:
         with resources_per_trial(placement, trials.created) as trial_resources:
             tuner = tune.Tuner(
-                tune.with_resources(actor, trial_resources),
+                tune.with_resources(StandIn, trial_resources),
                 param_space=trials.param_space(),
                 tune_config=tune.TuneConfig(
                     search_alg=trials,
@@ -145,7 +146,7 @@ def run_study(
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
             )
-            with isolate_oom_kills():
+            with isolate_oom_kills(), plain_actors(TrialActor, ray.put(arguments), is_own_cluster=session.was_started):
                 tuner.fit()
     except ClusterLost as lost:
         raise ClusterLostError(str(lost), Results(folder.path)) from lost
@@ -162,7 +163,7 @@ def run_study(
 
 
 def _late_input(planned: PlannedAttempt, shared: Mapping[Source, "ray.ObjectRef[Dataset]"]) -> Any:
-    """Returns a reference to the attempt and the data sets that it reads, as `TrialActor` takes them."""
+    """Returns a reference to the attempt and the data sets that it reads, as `TrialProcess` takes them."""
     sources = [source for source in set(sources_of(planned.job).values()) if source in shared]
     pickled = cloudpickle.dumps(ActorInput(attempts=[planned], sources=sources))
     return ray.put((pickled, [shared[source] for source in sources]))

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import ray
 from ray import tune
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune.execution.class_cache import _ActorClassCache
 from ray.tune.execution.placement_groups import resource_dict_to_pg_factory
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.result import TRIAL_INFO
 from ray.tune.schedulers import FIFOScheduler
 
 from pruneyard.cluster.groups import remove_orphaned_groups
@@ -26,12 +29,24 @@ PRIVATE_NAMES = (
         "RayActorManager._actor_task_failed",
         ("self", "tracked_actor_task", "exception"),
     ),
+    PrivateName(
+        "ray.air.execution._internal.actor_manager",
+        "RayActorManager.add_actor",
+        ("self", "cls", "kwargs", "resource_request", "on_start", "on_stop", "on_error"),
+    ),
+    PrivateName(
+        "ray.air.execution._internal.actor_manager",
+        "RayActorManager.schedule_actor_task",
+        ("self", "tracked_actor", "method_name", "args", "kwargs", "on_result", "on_error", "_return_future"),
+    ),
     PrivateName("ray.air.execution._internal.tracked_actor_task", "TrackedActorTask"),
+    PrivateName("ray.tune.execution.class_cache", "_ActorClassCache.get", ("self", "trainable_cls")),
     PrivateName("ray.tune.execution.placement_groups", "resource_dict_to_pg_factory", ("spec",)),
     PrivateName("ray.tune.execution.tune_controller", "TuneController.get_live_trials", ("self",)),
     PrivateName("ray.tune.experiment", "Trial.PENDING"),
     PrivateName("ray.tune.experiment", "Trial.RUNNING"),
     PrivateName("ray.tune.experiment", "Trial.error_file"),
+    PrivateName("ray.tune.result", "TRIAL_INFO"),
     PrivateName("ray.tune.schedulers", "FIFOScheduler.choose_trial_to_run", ("self", "tune_controller")),
 )
 
@@ -57,6 +72,52 @@ def isolate_oom_kills() -> Iterator[None]:
         yield
     finally:
         RayActorManager._actor_task_failed = original  # type: ignore[method-assign]
+
+
+class StandIn(tune.Trainable):
+    """Tells Tune that it schedules a `Trainable`; see `plain_actors`. None is ever created."""
+
+
+@contextmanager
+def plain_actors(
+    actor_class: type, arguments: ray.ObjectRef[Mapping[str, Any]], *, is_own_cluster: bool
+) -> Iterator[None]:
+    """Makes Tune start `actor_class(config, trial_id, arguments)` for a trial, inside the block, where it would a `Trainable`.
+
+    Tune would also pass objects of its own, to the first trial of a process and to `reset` for each of the others. Unpickling
+    them imports all of Tune and Train.
+
+    is_own_cluster: whether the cluster was started by this process. Then the actors take the processes that Ray has started
+        with it. Elsewhere Tune's settings give each a process of its own, with what Tune passes on of the driver's environment,
+        such as credentials for S3.
+    """
+    add, schedule = RayActorManager.add_actor, RayActorManager.schedule_actor_task
+    remote_class = ray.remote(actor_class) if is_own_cluster else _ActorClassCache().get(actor_class)
+
+    def add_plain(manager: RayActorManager, cls: Any, kwargs: dict[str, Any], *args: Any, **callbacks: Any) -> Any:
+        config, trial_id = _config_and_id(kwargs["config"])
+        plain = {"config": config, "trial_id": trial_id, "arguments": arguments}
+        return add(manager, remote_class, plain, *args, **callbacks)
+
+    def schedule_plain(
+        manager: RayActorManager, tracked_actor: Any, method_name: str, args: Any = None, kwargs: Any = None, **others: Any
+    ) -> Any:
+        if method_name == "reset":
+            args, kwargs = _config_and_id(*args), None
+        return schedule(manager, tracked_actor, method_name, args, kwargs, **others)
+
+    RayActorManager.add_actor = add_plain  # type: ignore[assignment, method-assign]
+    RayActorManager.schedule_actor_task = schedule_plain  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        RayActorManager.add_actor = add  # type: ignore[method-assign]
+        RayActorManager.schedule_actor_task = schedule  # type: ignore[method-assign]
+
+
+def _config_and_id(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Returns the config that a trial was created with, and the id of the trial, which Tune adds to it with other objects."""
+    return {key: value for key, value in config.items() if not key.startswith("__")}, config[TRIAL_INFO].trial_id
 
 
 class PlacementGroupSweeper(tune.Callback):

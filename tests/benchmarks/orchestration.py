@@ -1,10 +1,11 @@
 """Wall time per trivial trial: Pruneyard with durable records, plain Ray Tune with and without actor reuse, and a shell loop.
 
-A trivial trial trains a tiny network for one step on digits and evaluates it. The first three schedule the same trials on the
-same session; only ours writes records, predictions, network and checkpoint. The loop starts a process for each, one after the
-other, with our records. The times include the start of the processes; `from_start_to_end` are those from the start of our first
-trial to the end of the last, and from Tune's first result to its last (in whole seconds). `after_start` are milliseconds per
-trial from the end of trial 20 to that of the last one: wall time, and processor time of this process and all that it started.
+A trivial trial trains a tiny network for one step on digits and evaluates it. The first three schedule the same trials, each on a
+cluster started for it, before the clock starts; only ours writes records, predictions, network and checkpoint. The loop starts a
+process for each, one after the other, with our records. The times include the start of the processes; those of
+`from_start_to_end` are from the start of our first trial to the end of the last, and from Tune's first result to its last (in
+whole seconds). `after_start` are milliseconds per trial from the end of trial 20 to that of the last one: wall time, and
+processor time of this process and all that it started.
 
 Run: python tests/benchmarks/orchestration.py [TRIALS] [--with-reuse], with the second to leave out the two slow ones
 """
@@ -210,20 +211,24 @@ class NoCheckpoints(CheckpointFolder):
 def main(num_trials: int, *, with_reuse: bool) -> None:
     """Prints seconds per trial and the ratios."""
     spent = {way: Spent(num_trials) for way in ("ours", "tune_with_reuse")}
-    timed: dict[str, Callable[[], float]] = {}
-    with tempfile.TemporaryDirectory() as folder, session() as joined:
+    timed: dict[str, Callable[[Session], float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         spec, few = trivial_spec(num_trials), trivial_spec(TRIALS_WITHOUT_REUSE)
         spans: dict[str, float] = {}
-        run_ours(trivial_spec(4), joined, RunFolder(scratch / "warm"))
-        timed["ours"] = lambda: run_ours(spec, joined, RunFolder(scratch / "ours"), spent["ours"])
-        timed["tune_with_reuse"] = lambda: run_plain(
+        with session() as joined:  # so that no way imports what the driver needs
+            run_ours(trivial_spec(4), joined, RunFolder(scratch / "warm"))
+        timed["ours"] = lambda joined: run_ours(spec, joined, RunFolder(scratch / "ours"), spent["ours"])
+        timed["tune_with_reuse"] = lambda joined: run_plain(
             spec, joined, scratch / "reuse", reuse=True, spans=spans, spent=spent["tune_with_reuse"]
         )
         if not with_reuse:
-            timed["tune_without_reuse"] = lambda: run_plain(few, joined, scratch / "fresh", reuse=False, spans=spans)
-            timed["one_after_the_other"] = lambda: one_after_the_other(trivial_table(1), scratch)
-        seconds = {name: round(measure(), 4) for name, measure in timed.items()}
+            timed["tune_without_reuse"] = lambda joined: run_plain(few, joined, scratch / "fresh", reuse=False, spans=spans)
+            timed["one_after_the_other"] = lambda _: one_after_the_other(trivial_table(1), scratch)
+        seconds = {}
+        for name, measure in timed.items():
+            with session() as joined:
+                seconds[name] = round(measure(joined), 4)
         spans["ours"] = seconds_after_start(RunFolder(scratch / "ours"))
     ratios = {f"{name}/ours": round(value / seconds["ours"], 2) for name, value in seconds.items() if name != "ours"}
     rounded = {name: round(value, 4) for name, value in spans.items()}

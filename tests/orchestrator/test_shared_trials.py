@@ -17,7 +17,7 @@ from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.ray_backend import study
 from pruneyard.orchestrator.ray_backend.claims import claim
 from pruneyard.orchestrator.ray_backend.study import _StopOnRequest, _StudyCallback
-from pruneyard.orchestrator.ray_backend.trial_actor import PLACE, REPORTS, WARNINGS
+from pruneyard.orchestrator.ray_backend.trial_process import PLACE, REPORTS, WARNINGS
 from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.reports.attempt import Attempt
 from pruneyard.reports.durable import FilesTogether

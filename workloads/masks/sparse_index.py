@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 LIMIT = torch.iinfo(torch.int32).max
@@ -93,6 +92,8 @@ class SparseIndex:
 
     @cached_property
     def _transpose(self) -> tuple[Tensor, Tensor, Tensor]:
+        from scipy.sparse import csr_array  # 0.1 s, for sparse execution alone
+
         places = np.arange(self.num_active, dtype=np.int32)
         own = csr_array((places, self.columns.cpu().numpy(), self.starts.cpu().numpy()), shape=self.matrix).tocsc()
         parts = (torch.from_numpy(part.astype(np.int32, copy=False)) for part in (own.indptr, own.indices, own.data))

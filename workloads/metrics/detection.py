@@ -9,7 +9,6 @@ Reference: Hendrycks and Gimpel, A baseline for detecting misclassified and out-
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax, logsumexp
 
 Floats = NDArray[np.float64]
 
@@ -21,6 +20,8 @@ def extra_probability(logits: ArrayLike, *, num_extra: int) -> dict[str, float]:
     """
     if not num_extra:
         return {}
+    from scipy.special import log_softmax  # a tenth of a second, which most networks do without
+
     return {"p_unknown": float(np.exp(log_softmax(np.asarray(logits, dtype=np.float64), axis=1))[:, -num_extra:].sum(1).mean())}
 
 
@@ -34,6 +35,8 @@ def confidence_scores(logits: ArrayLike, *, num_extra: int = 0) -> Floats:
         raise ValueError(f"logits have shape {logits_NC.shape}; it must be (N, K + {num_extra}) with K >= 2")
     if not np.isfinite(logits_NC).all():
         raise ValueError("logits contain NaN or infinity; all must be finite")
+    from scipy.special import logsumexp
+
     rows = np.arange(len(logits_NC))
     largest_N = logits_NC[:, : logits_NC.shape[1] - num_extra].argmax(axis=1)
     others_NC = logits_NC - logits_NC[rows, largest_N][:, None]

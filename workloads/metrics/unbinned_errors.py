@@ -1,10 +1,10 @@
 """Calibration errors of the largest probability that need no bins: KS, smooth ECE and the balance score."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.fft import dct
+from numpy.typing import ArrayLike, NDArray
 
 from pruneyard.workloads.metrics.probabilities import Floats, TopLabel
 
@@ -58,8 +58,8 @@ def smooth_gap(top: TopLabel, *, bandwidth: float | None = None) -> float:
     to_right = (position - left) * residual
     mass = np.bincount(left, residual - to_right, GRID + 1) + np.bincount(left + 1, to_right, GRID + 1)
     mass[[0, -1]] *= 2  # the type-I transform weights both ends by one half
-    # scipy's transform counts inner points twice.
-    series = dct(mass, type=1) / 2
+    # The transform counts inner points twice.
+    series = _cosine_transform(mass) / 2
     if bandwidth is not None:
         return _smoothed_error(series, bandwidth)
     return _fixed_point(lambda width: _smoothed_error(series, width), low=abs(float(residual.sum())))
@@ -95,13 +95,19 @@ def _fixed_point(falling: Callable[[float], float], *, low: float) -> float:
     return high
 
 
+def _cosine_transform(values: NDArray[Any]) -> Floats:
+    """Returns the type-I discrete cosine transform, as `scipy.fft.dct` does, which takes a fifth of a second to import."""
+    transform: Floats = np.fft.rfft(np.concatenate([values, values[-2:0:-1]])).real
+    return transform
+
+
 def _smoothed_error(series: Floats, bandwidth: float) -> float:
     """Returns the integral of the absolute value of the smoothed residuals, given their cosine series."""
     # The Gaussian of all later frequencies underflows to 0, so they are skipped.
     num = GRID + 1 if bandwidth == 0 else min(GRID + 1, int((2 * UNDERFLOW) ** 0.5 / (np.pi * bandwidth)) + 2)
     damped = np.zeros(GRID + 1)
     np.multiply(series[:num], np.exp(-((np.pi * bandwidth * FREQUENCIES[:num]) ** 2) / 2), out=damped[:num])
-    smooth = dct(damped, type=1)
+    smooth = _cosine_transform(damped)
     size = np.abs(smooth)
     # Trapezoid rule: both ends count one half.
     return float((size.sum() - (size[0] + size[-1]) / 2) / GRID)

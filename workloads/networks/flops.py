@@ -8,7 +8,7 @@ Reference: Evci et al. 2020, Rigging the Lottery, appendix H (arXiv:1911.11134).
 
 import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from pruneyard.workloads.masks.masks import layer_densities, prunable_weights
 from pruneyard.workloads.masks.sparse_index import Mask
@@ -49,6 +48,25 @@ def _rectified(tensor: Tensor) -> Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
 
 
+def _flops_of_added_product(added: Tensor, first: Tensor, second: Tensor, **_: Any) -> int:
+    return 2 * first.shape[0] * first.shape[1] * second.shape[1]
+
+
+_aten = torch.ops.aten
+_OPERATORS_OF_MLP = {_aten.addmm: _flops_of_added_product} | dict.fromkeys((_aten.empty, _aten.relu, _aten.t, _aten.view))
+
+
+@cache
+def _formula(operator: Any) -> Callable[..., int] | None:
+    """Returns what counts the FLOPs of an operator, a multiply-add as two; None without a formula."""
+    if operator in _OPERATORS_OF_MLP:
+        return _OPERATORS_OF_MLP[operator]
+    from torch.utils.flop_counter import flop_registry  # imports Triton, for a sixth of a second
+
+    found: Callable[..., int] | None = flop_registry.get(operator)
+    return found
+
+
 # The operators of an MLP: on the meta device, torch's own import SymPy first, which takes a third of a second.
 _WITHOUT_SYMPY = {_addmm: _added_product, _relu: _rectified}
 
@@ -74,8 +92,7 @@ class ProductCounter(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = _WITHOUT_SYMPY.get(function, function)(*args, **(kwargs or {}))
-        # Formulas belong to an operator, not to its overloads, and count a multiply-add as two.
-        formula = flop_registry.get(function._overloadpacket)
+        formula = _formula(function._overloadpacket)
         if formula is not None:
             factors = args[1:] if function._overloadpacket in _ADDING else args  # a bias is no factor
             tensors = [leaf for leaf in tree_leaves(factors) if isinstance(leaf, Tensor) and leaf.ndim > 1]
