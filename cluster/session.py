@@ -42,6 +42,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # stopping is ours too
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report without a metric must not end a study
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never read again
+    "TUNE_RESULT_BUFFER_LENGTH": "1",  # a trial that is to stop must learn it before its next step
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
@@ -50,11 +51,11 @@ _ENVIRONMENT = {
 class Session:
     """The resources of the joined cluster. nodes: CPUs and GPUs of each live node; memory: the bytes of the same nodes.
 
-    was_started: whether the cluster was started for this session, so that its processes have the environment of this one.
+    is_own: whether the cluster was started for this session. Its processes have then inherited the environment of this one.
     """
 
     address: str
-    was_started: bool
+    is_own: bool
     nodes: tuple[tuple[float, float], ...]
     memory: tuple[int, ...]
     head: HeadMonitor
@@ -109,7 +110,7 @@ def session(
                 if watch is not None:
                     watch.set_started()
                 with HeadMonitor(own, abandon) as head:
-                    yield Session(address=own, was_started=is_own, nodes=nodes, memory=memory, head=head)
+                    yield Session(address=own, is_own=is_own, nodes=nodes, memory=memory, head=head)
             finally:
                 # The watch first, because a shutdown ends the processes.
                 watching.close()

@@ -69,7 +69,7 @@ def _table(name: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
     for values, field in zip(zip(*rows, strict=True), schema, strict=True):
         try:
             arrays.append(column_of(values, field.type))
-        except TypeError as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise TypeError(f"{field.name} of {name} is no {field.type}: {error}") from None
     missing = [
         field.name

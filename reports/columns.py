@@ -11,11 +11,13 @@ import pyarrow as pa
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
+_CODES = {pa.float64(): "d", pa.int64(): "q", pa.int32(): "i", pa.timestamp("us", "UTC"): "q"}  # of `array`
+
 
 def column_of(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Returns the values as a column of a type that the tables of results have; None becomes null.
 
-    Raises `TypeError` for a value of another type.
+    Raises `TypeError`, `ValueError` or `OverflowError` for a value that the type cannot hold, and `KeyError` for another type.
     """
     if pa.types.is_dictionary(kind):
         codes = {text: code for code, text in enumerate(dict.fromkeys(value for value in values if value is not None))}
@@ -25,9 +27,9 @@ def column_of(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return text_column(values)
     if pa.types.is_timestamp(kind):
         values = [None if value is None else (value - _EPOCH) // _MICROSECOND for value in values]
-    # Unlike NumPy, an `array` takes numbers only, and integers only where it holds them.
-    code = "d" if pa.types.is_floating(kind) else "q" if kind.bit_width == 64 else "i"
-    plain = array(code, (0 if value is None else value for value in values))
+    elif pa.types.is_integer(kind):
+        values = [None if value is None else _whole(value) for value in values]
+    plain = array(_CODES[kind], (0 if value is None else value for value in values))  # unlike NumPy, it takes numbers only
     return pa.Array.from_buffers(kind, len(values), [_validity(values), pa.py_buffer(plain)])
 
 
@@ -39,10 +41,19 @@ def text_column(values: Sequence[str | None]) -> pa.Array:
 
 
 def number_column(values: npt.NDArray[Any]) -> pa.Array:
-    """Returns the numbers as a column of their own type; an array that is contiguous is not copied."""
+    """Returns the numbers (N,) as a column of their own type; an array that is contiguous is not copied."""
+    if values.ndim != 1 or values.dtype == bool:
+        raise ValueError(f"the array is {values.dtype} of shape {values.shape}; it must hold numbers in one dimension")
     return pa.Array.from_buffers(
         pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(np.ascontiguousarray(values))]
     )
+
+
+def _whole(value: Any) -> int:
+    """Returns a number without a fraction as an integer."""
+    if (number := int(value)) != value:
+        raise TypeError(f"{value!r} is no integer")
+    return number
 
 
 def _validity(values: Sequence[Any]) -> pa.Buffer | None:

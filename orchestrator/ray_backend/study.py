@@ -146,7 +146,7 @@ def run_study(
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
             )
-            with isolate_oom_kills(), plain_actors(TrialActor, ray.put(arguments), is_own_cluster=session.was_started):
+            with isolate_oom_kills(), plain_actors(TrialActor, ray.put(arguments), is_own_cluster=session.is_own):
                 tuner.fit()
     except ClusterLost as lost:
         raise ClusterLostError(str(lost), Results(folder.path)) from lost

@@ -1,4 +1,4 @@
-"""The actor that Tune starts for trials: a process that runs one after the other."""
+"""The actor that Tune starts for trials: a process that runs trials one after the other."""
 
 import gc
 import os
@@ -8,18 +8,17 @@ from typing import Any
 
 
 class TrialActor:
-    """Has the methods of a `tune.Trainable` that a study calls, with the arguments of `tune_patches.plain_actors`.
+    """Has the methods of a `tune.Trainable` that Tune calls, with the arguments that `tune_patches.plain_actors` passes.
 
-    It is no subclass, since importing Tune takes a process a quarter of its start. This module imports nothing that takes time,
-    since Ray imports it before garbage collection is paused.
+    It is no subclass, because importing Tune takes a quarter of the time in which a process starts. This module imports nothing
+    that takes time, because Ray imports it before garbage collection is paused.
     """
 
     def __init__(self, config: Mapping[str, Any], trial_id: str, arguments: Mapping[str, Any]) -> None:
         """Prepares the process and starts the trial. arguments: those of `TrialProcess`."""
         with _garbage_collection_paused():
             from pruneyard.orchestrator.ray_backend.trial_process import TrialProcess
-
-            self._process = TrialProcess(**arguments)
+        self._process = TrialProcess(**arguments)
         self._num_results = 0
         self._process.start_trial(config, trial_id)
 
@@ -45,7 +44,7 @@ class TrialActor:
 
 @contextmanager
 def _garbage_collection_paused() -> Iterator[None]:
-    """Pauses garbage collection: a fifth of the time that imports take, which leave hardly any garbage."""
+    """Pauses garbage collection, which takes a fifth of the time of imports although they create hardly any garbage."""
     gc.disable()
     try:
         yield

@@ -48,7 +48,7 @@ class ActorInput:
 
 
 class TrialProcess:
-    """Runs trials of Tune. One is a planned attempt, or several short ones, which it claims one after the other.
+    """Runs trials of Tune. A trial is a planned attempt, or several short ones, which it claims one after the other.
 
     Each `step` runs to the next evaluation, or through several short jobs. Rows and files are written by this process, so Tune
     carries only scalars.
@@ -88,7 +88,7 @@ class TrialProcess:
         self._contexts: dict[Resources, StudyContext] = {}
 
     def close(self) -> None:
-        """Ends the workers that it keeps for a next trial."""
+        """Ends the workers that this process keeps for a next trial."""
         for context in self._contexts.values():
             context.worker_group.close()
 

@@ -1,4 +1,4 @@
-"""Adapts Ray Tune to what a study needs: the order of trials, OOM kills, and resources of crashed Train runs.
+"""Adapts Ray Tune to what a study needs: plain actors, the order of trials, OOM kills, and resources of crashed Train runs.
 
 This file and `train_patches.py` are the only ones of this folder that use private names of Ray; `PRIVATE_NAMES` lists them.
 """
@@ -43,11 +43,22 @@ PRIVATE_NAMES = (
     PrivateName("ray.tune.execution.class_cache", "_ActorClassCache.get", ("self", "trainable_cls")),
     PrivateName("ray.tune.execution.placement_groups", "resource_dict_to_pg_factory", ("spec",)),
     PrivateName("ray.tune.execution.tune_controller", "TuneController.get_live_trials", ("self",)),
+    PrivateName(
+        "ray.tune.execution.tune_controller",
+        "TuneController._schedule_trial_reset",
+        ("self", "trial", "new_config", "new_experiment_tag"),
+    ),
     PrivateName("ray.tune.experiment", "Trial.PENDING"),
     PrivateName("ray.tune.experiment", "Trial.RUNNING"),
     PrivateName("ray.tune.experiment", "Trial.error_file"),
+    PrivateName("ray.tune.experiment.trial", "_get_trainable_kwargs", ("trial",)),
     PrivateName("ray.tune.result", "TRIAL_INFO"),
     PrivateName("ray.tune.schedulers", "FIFOScheduler.choose_trial_to_run", ("self", "tune_controller")),
+    # Methods of `TrialActor` have these names and return what these return.
+    PrivateName("ray.tune.trainable.trainable", "Trainable.get_auto_filled_metrics"),
+    PrivateName("ray.tune.trainable.trainable", "Trainable.reset", ("self", "new_config", "storage")),
+    PrivateName("ray.tune.trainable.trainable", "Trainable.stop", ("self",)),
+    PrivateName("ray.tune.trainable.trainable", "Trainable.train", ("self",)),
 )
 
 SWEEP_EVERY_S = 1.0
@@ -75,7 +86,7 @@ def isolate_oom_kills() -> Iterator[None]:
 
 
 class StandIn(tune.Trainable):
-    """Tells Tune that it schedules a `Trainable`; see `plain_actors`. None is ever created."""
+    """Stands for the `Trainable` that Tune requires. `plain_actors` replaces it, so it is never instantiated."""
 
 
 @contextmanager
@@ -87,8 +98,8 @@ def plain_actors(
     Tune would also pass objects of its own, to the first trial of a process and to `reset` for each of the others. Unpickling
     them imports all of Tune and Train.
 
-    is_own_cluster: whether the cluster was started by this process. Then the actors take the processes that Ray has started
-        with it. Elsewhere Tune's settings give each a process of its own, with what Tune passes on of the driver's environment,
+    is_own_cluster: whether `session` started the cluster. Then actors run in the processes that Ray has started with it.
+        Elsewhere Tune's settings give each actor a process of its own, with what Tune passes on of the driver's environment,
         such as credentials for S3.
     """
     add, schedule = RayActorManager.add_actor, RayActorManager.schedule_actor_task

@@ -216,7 +216,7 @@ def main(num_trials: int, *, with_reuse: bool) -> None:
         scratch = Path(folder)
         spec, few = trivial_spec(num_trials), trivial_spec(TRIALS_WITHOUT_REUSE)
         spans: dict[str, float] = {}
-        with session() as joined:  # so that no way imports what the driver needs
+        with session() as joined:  # so that the imports of the driver count for none
             run_ours(trivial_spec(4), joined, RunFolder(scratch / "warm"))
         timed["ours"] = lambda joined: run_ours(spec, joined, RunFolder(scratch / "ours"), spent["ours"])
         timed["tune_with_reuse"] = lambda joined: run_plain(

@@ -1,5 +1,6 @@
 """Trials of two workers in processes of this machine: equal to one worker up to rounding; after a kill or stop, bit-equal."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -128,12 +129,15 @@ def ranks() -> list[psutil.Process]:
 def interrupt_while_ranks_wait() -> None:
     """Stops the study as Ctrl-C does, before its ranks make another step."""
     waiting = ranks()
-    for rank in waiting:
-        rank.suspend()
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(1)  # until the main thread has handled it
-    for rank in waiting:
-        rank.resume()
+    try:
+        for rank in waiting:
+            rank.suspend()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)  # until the main thread has handled it
+    finally:
+        for rank in waiting:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                rank.resume()
 
 
 def kill_a_rank() -> None:
@@ -149,7 +153,7 @@ def test_a_killed_and_a_stopped_trial_end_with_the_numbers_of_an_uninterrupted_o
     def kill_and_interrupt_later() -> None:
         kill_a_rank()
         later = newest_step(tmp_path) + 8
-        call_when(lambda: newest_step(tmp_path) >= later, lambda: stopped.append(interrupt_while_ranks_wait()))
+        call_when(lambda: newest_step(tmp_path) >= later, lambda: (stopped.append(True), interrupt_while_ranks_wait()))
 
     call_when(lambda: newest_step(tmp_path) >= 4, kill_and_interrupt_later)
     with pytest.raises(GracefulInterrupt):

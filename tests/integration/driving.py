@@ -226,7 +226,7 @@ def is_rank(process: psutil.Process) -> bool:
 def is_actor(process: psutil.Process) -> bool:
     """Returns whether trials run in the process."""
     title = _command_line(process)
-    return title.startswith("ray::") and any(name in title for name in ("TrialActor", "ResourceTrainable"))
+    return title.startswith("ray::TrialActor")
 
 
 @contextlib.contextmanager

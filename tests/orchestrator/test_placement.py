@@ -38,7 +38,7 @@ def attempts_of(spec: dict[str, Any], resources: Resources = ONE_CORE) -> list[P
 
 
 def placement(tmp_path: Path, attempts: list[PlannedAttempt], resources: Resources, **session: Any) -> Placement:
-    joined = Session(address="127.0.0.1:1", was_started=False, head=HeadMonitor("127.0.0.1:1", None), **session)
+    joined = Session(address="127.0.0.1:1", is_own=False, head=HeadMonitor("127.0.0.1:1", None), **session)
     placed = Placement(RunFolder(tmp_path), shapes=[resources], session=joined)
     placed.expect(attempts)
     return placed

@@ -17,7 +17,7 @@ from pruneyard.reports.columns import column_of, number_column
 KINDS = sorted({field.type for name in ("runs", "metrics", "curves") for field in records.schema(name)}, key=str)
 VALUES = {
     pa.string(): st.text(),
-    pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.int64(): st.integers(-(2**63), 2**63 - 1) | st.sampled_from([3.0, np.float64(4.0), np.int16(5)]),
     pa.float64(): st.floats(allow_nan=False) | st.integers(-(2**53), 2**53) | st.just(np.float32(0.1)),
     pa.dictionary(pa.int32(), pa.string()): st.sampled_from(["val", "test", "ood.kmnist", ""]),
     pa.timestamp("us", "UTC"): st.datetimes(timezones=st.just(UTC)),
@@ -54,6 +54,19 @@ def test_nan_stays_nan_and_is_not_missing() -> None:
 def test_a_value_of_another_type_is_refused(value: object, kind: pa.DataType) -> None:
     with pytest.raises(TypeError):
         column_of([value], kind)
+
+
+def test_a_number_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(OverflowError):
+        column_of([2**63], pa.int64())
+    with pytest.raises(KeyError):
+        column_of([0.5], pa.float32())
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 3)), np.array([True, False])])
+def test_an_array_of_two_dimensions_or_of_booleans_is_refused(array: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="it must hold numbers in one dimension"):
+        number_column(array)
 
 
 def test_an_array_is_shared_and_a_transposed_one_copied() -> None:

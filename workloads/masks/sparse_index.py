@@ -92,7 +92,7 @@ class SparseIndex:
 
     @cached_property
     def _transpose(self) -> tuple[Tensor, Tensor, Tensor]:
-        from scipy.sparse import csr_array  # 0.1 s, for sparse execution alone
+        from scipy.sparse import csr_array  # takes 0.1 s to import, and only sparse execution needs it
 
         places = np.arange(self.num_active, dtype=np.int32)
         own = csr_array((places, self.columns.cpu().numpy(), self.starts.cpu().numpy()), shape=self.matrix).tocsc()

@@ -20,7 +20,7 @@ def extra_probability(logits: ArrayLike, *, num_extra: int) -> dict[str, float]:
     """
     if not num_extra:
         return {}
-    from scipy.special import log_softmax  # a tenth of a second, which most networks do without
+    from scipy.special import log_softmax  # takes 0.1 s to import, and most networks do not need it
 
     return {"p_unknown": float(np.exp(log_softmax(np.asarray(logits, dtype=np.float64), axis=1))[:, -num_extra:].sum(1).mean())}
 
