@@ -3,6 +3,9 @@
 from array import array
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import accumulate
+from operator import is_not
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+
+_IS_VALUE = partial(is_not, None)  # in C: a lambda would take most of the time of a column
 
 _CODES = {pa.float64(): "d", pa.int64(): "q", pa.int32(): "i", pa.timestamp("us", "UTC"): "q"}  # of `array`
 
@@ -27,17 +32,23 @@ def column_of(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return text_column(values)
     if pa.types.is_timestamp(kind):
         values = [None if value is None else (value - _EPOCH) // _MICROSECOND for value in values]
-    elif pa.types.is_integer(kind):
-        values = [None if value is None else _whole(value) for value in values]
-    plain = array(_CODES[kind], (0 if value is None else value for value in values))  # unlike NumPy, it takes numbers only
-    return pa.Array.from_buffers(kind, len(values), [_validity(values), pa.py_buffer(plain)])
+    validity = _validity(values)
+    numbers = values if validity is None else [0 if value is None else value for value in values]
+    try:
+        plain = array(_CODES[kind], numbers)  # unlike NumPy, it takes numbers only
+    except TypeError:
+        if not pa.types.is_integer(kind):
+            raise
+        plain = array(_CODES[kind], map(_whole, numbers))
+    return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(plain)])
 
 
 def text_column(values: Sequence[str | None]) -> pa.Array:
     """Returns the texts as a column of strings; None becomes null."""
+    validity = _validity(values)
     encoded = [b"" if value is None else str.encode(value) for value in values]
-    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    return pa.StringArray.from_buffers(len(values), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)), _validity(values))
+    ends = array("i", accumulate(map(len, encoded), initial=0))
+    return pa.StringArray.from_buffers(len(values), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)), validity)
 
 
 def number_column(values: npt.NDArray[Any]) -> pa.Array:
@@ -58,5 +69,7 @@ def _whole(value: Any) -> int:
 
 def _validity(values: Sequence[Any]) -> pa.Buffer | None:
     """Returns the bitmap of the values that are not None; None if all are."""
-    valid = np.fromiter((value is not None for value in values), bool, len(values))
-    return None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    if all(map(_IS_VALUE, values)):
+        return None
+    valid = np.fromiter(map(_IS_VALUE, values), bool, len(values))
+    return pa.py_buffer(np.packbits(valid, bitorder="little"))

@@ -13,7 +13,7 @@ from pruneyard.reports.durable import Content, FilesTogether, commit_together, w
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
 
-MAX_BUFFERED_S = 0.5  # how long the first buffered attempt waits
+MAX_BUFFERED_S = 1.0  # how long the first buffered attempt waits
 MAX_BUFFERED_BYTES = 2**26  # of artifact files
 
 

@@ -53,7 +53,7 @@ from pruneyard.workloads.user_code.shipping import shipment
 
 logger = logging.getLogger(__name__)
 
-TAKE_BACK_AFTER_S = 2.0  # without a word from a trial of several short jobs, which reports every half second
+TAKE_BACK_AFTER_S = 2.0  # without a word from a trial of several short jobs, which reports every second
 MAX_TRIALS = 10**6  # that Tune may create: how many there will be is not known before; above, Tune evaluates configs lazily
 
 

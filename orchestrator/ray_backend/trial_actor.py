@@ -18,6 +18,9 @@ class TrialActor:
         """Prepares the process and starts the trial. arguments: those of `TrialProcess`."""
         with _garbage_collection_paused():
             from pruneyard.orchestrator.ray_backend.trial_process import TrialProcess
+            from pruneyard.workloads.networks.deferred_compiler import freeze_imports
+
+            freeze_imports()
         self._process = TrialProcess(**arguments)
         self._num_results = 0
         self._process.start_trial(config, trial_id)

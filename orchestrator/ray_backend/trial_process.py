@@ -36,7 +36,7 @@ STORAGE_ERROR = "fault"
 INPUTS = "inputs"
 """Key of a trial's config, a list: the numbers of attempts of the `ActorInput`, or references to inputs of later attempts."""
 
-REPORT_EVERY_S = 0.5  # short jobs that end within this time are reported together
+REPORT_EVERY_S = 1.0  # short jobs that end within this time are reported together
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys
 
@@ -11,6 +13,11 @@ import torch
 import pruneyard.orchestrator.ray_backend.trial_process  # what a process of trials imports
 import pruneyard.workloads.data.sources.digits
 from pruneyard.orchestrator.execution.process_state import reset_numerics
+from pruneyard.workloads.networks.deferred_compiler import freeze_imports
+
+if "freeze" in sys.argv:
+    freeze_imports()
+# Imported after it.
 from pruneyard.workloads.networks.flops import macs_of
 from pruneyard.workloads.plugins import find
 
@@ -43,6 +50,7 @@ print("zero_grad is hidden by", getattr(torch.optim.Optimizer.zero_grad.__wrappe
 """
 
 
-def test_a_training_imports_neither_the_compiler_nor_other_slow_modules() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("how", ["freeze", "as they are"])
+def test_a_training_imports_neither_the_compiler_nor_other_slow_modules(how: str) -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["are imported", "zero_grad is hidden by torch._dynamo.eval_frame"], done.stderr
