@@ -71,7 +71,7 @@ class Checkpoints(Protocol):
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """Checkpoints in a local folder. It keeps the newest `keep`, so that a damaged one has a predecessor."""
+    """Checkpoints in a local folder. The newest `keep` stay, so that a damaged one has a predecessor."""
 
     path: Path
     keep: int = 2
@@ -90,6 +90,9 @@ class CheckpointFolder:
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointWriteError(error.errno, error.strerror or str(error), str(final)) from error
+        # Only unreadable ones have a later step, since a job resumes from the newest that it can read.
+        for later in self._folders()[self._folders().index(final) + 1 :]:
+            shutil.rmtree(later, ignore_errors=True)
         self._clear()
 
     def load(self, device: torch.device) -> Checkpoint | None:

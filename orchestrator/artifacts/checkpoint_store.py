@@ -33,7 +33,7 @@ def checkpoints_in(place: Location) -> Checkpoints:
 
 @dataclass(frozen=True)
 class ObjectCheckpoints:
-    """The checkpoints of a run in an object store; the newest `keep` are kept.
+    """The checkpoints of a run in an object store; the newest `keep` up to the step saved last are kept.
 
     They are written and read through a temporary local folder. A checkpoint without `meta.json` is incomplete and ignored. No
     two checkpoints share a name, so a process believed dead that still writes cannot mix its files with those of its successor.
@@ -75,13 +75,16 @@ class ObjectCheckpoints:
         return stored
 
     def _clear(self, new: ObjectPath) -> None:
-        """Deletes older, incomplete and same-step checkpoints; safe because a run key has one writer."""
+        """Deletes all other checkpoints but those before it; safe because a run key has one writer.
+
+        Those with a later step are unreadable: a job resumes from the newest that it can read.
+        """
         stored = self._stored_files()
         step_of = {name: name.split("-")[1] for name in stored}
         whole = [
             name
             for name, files in stored.items()
-            if META in files and (name == new.name or step_of[name] != step_of[new.name])
+            if META in files and (name == new.name or step_of[name] < step_of[new.name])
         ]
         kept = sorted(whole, reverse=True)[: self.keep]
         for name in stored.keys() - set(kept):

@@ -1,6 +1,7 @@
 """A cache of finished runs by run key, which studies share.
 
-It is a folder with the artifacts and records of runs as a results folder has them, so that a results folder can serve as one.
+It is a folder with the artifacts and records of runs as a results folder has them, so that one can be read as a cache. It cannot
+be written as one: a cache deletes what is not a whole finished run, such as the checkpoints of a run that is to be resumed.
 An entry counts as a finished run only if its manifest and its record are whole, and it is taken only if all its files are.
 """
 
@@ -77,6 +78,15 @@ class RunCache:
 
     def __init__(self, path: Location) -> None:
         self.folder = RunFolder(path)
+
+    def check_may_delete(self) -> None:
+        """Raises `UsageError` for the results folder of a study."""
+        folder = self.folder
+        if any(file.is_file() for file in (folder.plan, folder.spec)) or folder.table("runs").is_dir():
+            raise UsageError(
+                f"{folder.path} is the results folder of a study, from which no cache may delete; "
+                "--cache-from reads finished runs of it"
+            )
 
     def run_keys(self) -> frozenset[str]:
         """Returns the run keys of all entries, whole or not; one listing of the folder."""

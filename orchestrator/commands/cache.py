@@ -86,6 +86,7 @@ def prune(folder: Location, older_than: timedelta | None, max_size: float | None
     if older_than is None and max_size is None:
         raise click.UsageError("give --older-than, --max-size or both")
     cache = _opened(folder)
+    cache.check_may_delete()
     runs = _finished_runs(cache)
     sizes = cache.sizes(runs)
     removed = _to_remove(runs, sizes, before=None if older_than is None else datetime.now(UTC) - older_than, max_bytes=max_size)

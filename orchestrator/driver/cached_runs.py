@@ -36,7 +36,9 @@ class Caches:
 
     @classmethod
     def of(cls, cache: Location | None, cache_from: Sequence[Location]) -> "Caches":
-        """Returns the caches that `--cache` and `--cache-from` name."""
+        """Returns the caches that `--cache` and `--cache-from` name. Raises `UsageError` if the first is a results folder."""
+        if cache is not None:
+            RunCache(cache).check_may_delete()
         return cls(sources=[*([] if cache is None else [cache]), *cache_from], target=cache)
 
     @cached_property

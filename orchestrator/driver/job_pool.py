@@ -154,8 +154,10 @@ class JobPool(Retries):
                     self.study_run.monitor.end(key, status)
         failed = {failure.run_key: failure.error for failure in self.study_run.monitor.failures}
         for key in ended:
-            status, _ = recorded.get(key, (Status.INTERRUPTED, 0))
-            ready += self._after_end(key, status, failed.get(key, "unknown"))
+            status, newest = recorded.get(key, (Status.INTERRUPTED, 0))
+            # An attempt that a stop came before has no row; that of the attempt before says nothing of it.
+            own = status if newest >= numbers[key] else Status.INTERRUPTED
+            ready += self._after_end(key, own, failed.get(key, "unknown"))
         return ready
 
     def _recorded_error(self, key: str) -> str:

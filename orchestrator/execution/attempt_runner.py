@@ -95,6 +95,21 @@ def make_study_context(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """When an attempt began, and the peak of memory since."""
+
+    at: datetime
+    monotonic_s: float
+    memory: PeakMemory
+
+    @classmethod
+    def now(cls, planned: PlannedAttempt) -> "_Start":
+        # Resetting the peak counter takes as long as a whole short job, so short jobs go without it.
+        memory = PeakMemory(is_counted=False) if is_short(planned) else PeakMemory.start()
+        return cls(at=datetime.now(UTC), monotonic_s=time.monotonic(), memory=memory)
+
+
 class AttemptRunner:
     """Runs one planned attempt from evaluation to evaluation.
 
@@ -114,9 +129,7 @@ class AttemptRunner:
         self._metrics: list[Metric] = []
         self._curves: list[CurvePoint] = []
         self._files, self._files_to_write = FilesTogether(), dict[str, Content]()  # the second are those of a short job
-        self._started_at, self._started = datetime.now(UTC), time.monotonic()
-        # Resetting the peak counter takes as long as a whole short job, so short jobs go without it.
-        self._memory = PeakMemory(is_counted=False) if is_short(planned) else PeakMemory.start()
+        self._start: _Start | None = None  # set by the first `advance`: a process may have to wait for it
         context = Context(
             checkpoints=checkpoints_in(study_context.folder.checkpoints(planned.job.key)),
             device=self.device,
@@ -133,6 +146,8 @@ class AttemptRunner:
 
         A job that was stopped early ends before its next evaluation, but never before its first.
         """
+        if self._start is None:
+            self._start = _Start.now(self.planned)
         try:
             return self._advance()
         except BaseException:
@@ -164,6 +179,7 @@ class AttemptRunner:
         except torch.AcceleratorError:  # every later call on the device of this process would fail as well
             # The record is written while this process lives; the driver would know only that it crashed.
             self._end(Status.FAILED, error=traceback.format_exc())
+            self.study_context.write_buffer.write()
             raise
         except Exception:
             return self._end(Status.FAILED, error=traceback.format_exc())
@@ -240,7 +256,8 @@ class AttemptRunner:
         return int(torch.cuda.get_device_properties(self.device).total_memory)
 
     def _record(self, status: Status, *, error: str | None, outcome: Outcome | None) -> RunRecord:
-        worker_group = self.study_context.worker_group
+        worker_group, start = self.study_context.worker_group, self._start
+        assert start is not None
         uses_other_memory = self.device.type == "cuda" or worker_group.num_workers > 1  # than that of this process
         return make_record(
             self.planned,
@@ -248,12 +265,12 @@ class AttemptRunner:
             trial_id=self.trial_id,
             status=status,
             error=error,
-            started_at=self._started_at,
-            wall_s=time.monotonic() - self._started,
+            started_at=start.at,
+            wall_s=time.monotonic() - start.monotonic_s,
             device=worker_group.device_name(self.device),
             num_workers=worker_group.num_workers,
             outcome=outcome,
-            peak_memory_bytes=(outcome.peak_memory_bytes if outcome else None) if uses_other_memory else self._memory.bytes(),
+            peak_memory_bytes=(outcome.peak_memory_bytes if outcome else None) if uses_other_memory else start.memory.bytes(),
             artifact=relative_artifact(self.planned.job.key) if outcome else None,
             data_fingerprint=self._data_fingerprint() if outcome else None,
         )

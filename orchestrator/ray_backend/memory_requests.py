@@ -9,6 +9,7 @@ from typing import Any
 from pruneyard.orchestrator.execution.crash_reason import is_oom_kill
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 
 GIB = 2**30
@@ -65,7 +66,7 @@ class MemoryHistory:
     def from_folder(cls, folder: RunFolder) -> "MemoryHistory":
         """Returns the history of the runs in a folder, in the order in which they ended; only CPU runs measure memory."""
         history = cls()
-        columns = ["kind", "identity_json", "device", "peak_memory_bytes", "error", "ended_at"]
+        columns = ["kind", "identity_json", "status", "device", "peak_memory_bytes", "error", "ended_at"]
         rows = Store(folder).runs(latest=False).select(columns).sort_by("ended_at").to_pylist()
         # The order matters: a completed trial erases the OOM kills before it.
         for row in rows:
@@ -73,7 +74,7 @@ class MemoryHistory:
                 key = memory_key(row["kind"], json.loads(row["identity_json"]))
                 if is_oom_kill(row["error"] or ""):
                     history.record_oom_kill(key)
-                elif row["device"] == "cpu":
+                elif row["status"] == Status.COMPLETED and row["device"] == "cpu":
                     history.record(key, row["peak_memory_bytes"])
         return history
 

@@ -53,7 +53,8 @@ from pruneyard.workloads.user_code.shipping import shipment
 
 logger = logging.getLogger(__name__)
 
-TAKE_BACK_AFTER_S = 2.0  # without a word from a trial of several short jobs, which reports every second
+TAKE_BACK_AFTER_S = 3.0  # without a word from a trial of several short jobs, which reports every second
+AWAY_S = 1.0  # between two steps of Tune: the driver was busy, and what trials report waits in its queue
 MAX_TRIALS = 10**6  # that Tune may create: how many there will be is not known before; above, Tune evaluates configs lazily
 
 
@@ -234,13 +235,17 @@ class _StudyCallback(_NotPickled, tune.Callback):
         self._trials, self._folder, self._placement = trials, folder, placement
         self._shared: dict[str, _SharedTrial] = {}  # by trial id: those whose jobs can be taken back
         self._found_ended: dict[str, frozenset[str]] = {}  # by trial id: the run keys that it has yet to report
+        self._stepped_at = self._judges_from = time.monotonic()
         self._monitor, self._stop, self._show, self._fail_fast = monitor, stop, show, fail_fast
         self.error: Exception | None = None
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         now = time.monotonic()
+        if now - self._stepped_at > AWAY_S:
+            self._judges_from = now + AWAY_S
+        self._stepped_at = now
         with self._stopping_on_errors():
-            for trial_id, shared in list(self._shared.items()):
+            for trial_id, shared in list(self._shared.items()) if now >= self._judges_from else ():
                 # During a stop nothing starts elsewhere, and the stop awaits the job by which the trial is known as running.
                 if now - shared.since > TAKE_BACK_AFTER_S and not self._stop.requested:
                     self._take_back(trial_id, shared.index)
@@ -279,6 +284,9 @@ class _StudyCallback(_NotPickled, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
+        for run_key, warnings in result[WARNINGS]:
+            for warning in warnings:
+                logger.warning("%s (%s): %s", run_key, self._monitor.labels[run_key], warning)
         if result.get(STORAGE_ERROR):
             self._stop.stop_on_fault(result[STORAGE_ERROR])
         # Storage failed, or a stop was requested before the attempt began.
@@ -288,8 +296,6 @@ class _StudyCallback(_NotPickled, tune.Callback):
         reports = [Report(**report) for report in result[REPORTS]]
         if result[PLACE] is not None:
             self._monitor.set_place(reports[-1].run_key, TrialPlace(**result[PLACE]))
-        for warning in result[WARNINGS]:
-            logger.warning("%s (%s): %s", reports[-1].run_key, self._monitor.labels[reports[-1].run_key], warning)
         with self._stopping_on_errors():
             known = self._found_ended.get(trial.trial_id, frozenset())
             for report in reports:

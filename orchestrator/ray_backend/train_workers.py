@@ -89,6 +89,7 @@ class TrainWorkers(MultiWorkerGroup):
     _rank_resources: dict[str, float] = field(default_factory=dict, init=False)
     _idle: RankGroup | None = field(default=None, init=False)
     _idle_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _idle_timer: threading.Timer | None = field(default=None, init=False)
 
     def run(self, job: Job, context: Context) -> Iterator[Progress]:
         """Runs the job on all ranks and yields what rank 0 reports. Closing the iterator waits until no rank runs the job.
@@ -148,15 +149,17 @@ class TrainWorkers(MultiWorkerGroup):
 
     def _keep(self, group: RankGroup) -> None:
         """Keeps a group for the next job, which must come within `IDLE_S`: others may wait for its resources."""
-        with self._idle_lock:
-            self._idle = group
         timer = threading.Timer(IDLE_S, self._end_if_idle, [group])
         timer.daemon = True
+        with self._idle_lock:
+            self._idle, self._idle_timer = group, timer
         timer.start()
 
     def _take_idle(self) -> RankGroup | None:
         with self._idle_lock:
             group, self._idle = self._idle, None
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()  # else it would end the group early that is kept after the next job
         return group
 
     def _end_if_idle(self, group: RankGroup) -> None:

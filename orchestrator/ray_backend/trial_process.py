@@ -139,10 +139,11 @@ class TrialProcess:
         try:
             return self._step()
         except StorageError as error:
-            return {REPORTS: [], WARNINGS: self._warnings.take(), STORAGE_ERROR: str(error), "done": True}
+            warned = [(self._runner.report.run_key, self._warnings.take())]
+            return {REPORTS: [], WARNINGS: warned, STORAGE_ERROR: str(error), "done": True}
 
     def _step(self) -> dict[str, Any]:
-        reports, done = [], False
+        reports, warned, done = [], [], False
         until = time.monotonic() + REPORT_EVERY_S
         while True:
             if self._runner.report.num_steps == 0 and self._study_context.should_stop():
@@ -150,13 +151,17 @@ class TrialProcess:
                 break
             report = self._runner.advance()
             reports.append(dict(vars(report)))
+            if messages := self._warnings.take():
+                warned.append((report.run_key, messages))
             done = report.status is not None and not self._start_next()
             # A failure is reported at once, since the driver may stop all others.
             if done or report.status in (None, Status.FAILED) or time.monotonic() >= until:
                 break
         # Written before it is reported, since the driver never asks again for what was reported.
         self._study_context.write_buffer.write()
-        return {REPORTS: reports, WARNINGS: self._warnings.take(), PLACE: self._place(), "done": done}
+        if messages := self._warnings.take():  # of the flush, or of a stop
+            warned.append((self._runner.report.run_key, messages))
+        return {REPORTS: reports, WARNINGS: warned, PLACE: self._place(), "done": done}
 
     def _place(self) -> dict[str, Any] | None:
         """Returns the fields of `TrialPlace`; None until it is known on which nodes the ranks are."""

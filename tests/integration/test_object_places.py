@@ -157,6 +157,19 @@ def test_checkpoints_come_back_bit_for_bit_and_old_ones_go(folder: ObjectPath) -
     assert [path.name.split("-")[1] for path in sorted(folder.iterdir())] == ["000000002", "000000003"]
 
 
+def test_a_checkpoint_stays_where_that_of_a_later_step_cannot_be_read(folder: ObjectPath) -> None:
+    checkpoints = ObjectCheckpoints(folder)
+    for step in (800, 900):
+        checkpoints.save(checkpoint(step))
+        for place in folder.glob(f"step-000000{step}-*"):
+            (place / "state.pt").unlink()
+    checkpoints.save(checkpoint(50))
+    found = checkpoints.load(CPU)
+    assert found is not None
+    assert found.step == 50
+    assert [path.name.split("-")[1] for path in folder.iterdir()] == ["000000050"]
+
+
 def test_a_checkpoint_saved_again_replaces_itself_under_another_name(folder: ObjectPath) -> None:
     checkpoints = ObjectCheckpoints(folder)
     checkpoints.save(checkpoint(1))

@@ -1,5 +1,7 @@
 """The measured memory of trials decides how many a node runs."""
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,10 @@ from pruneyard.orchestrator.ray_backend.memory_requests import (
 )
 from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import load_spec
+from pruneyard.reports.attempt import attempt_of, decode_record
 from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.records import Status
+from pruneyard.reports.store import Store
 from pruneyard.testing.cases import each_case
 
 SPEC: dict[str, Any] = {
@@ -125,6 +130,23 @@ def test_finished_trials_of_a_folder_are_remembered(tmp_path: Path) -> None:
     assert peak > 50 * 2**20  # torch itself
     known = MemoryHistory.from_folder(RunFolder(tmp_path)).request(shape_with(), share=REQUEST_UNIT, node=NODE)
     assert peak <= known <= peak * 1.2 + REQUEST_UNIT
+
+
+@pytest.mark.parametrize("status", [Status.INTERRUPTED, Status.FAILED])
+def test_only_a_completed_trial_makes_an_oom_kill_forgotten(status: Status, tmp_path: Path) -> None:
+    run(SPEC, tmp_path, local=True)
+    folder = RunFolder(tmp_path)
+    (key,) = Results(tmp_path).runs()["run_key"]
+    file, day = folder.attempt_record(key, 1), timedelta(days=1)
+    first = attempt_of(decode_record(file, file.read_bytes())).run
+    oom = "running low on memory"
+    killed = replace(first, attempt=2, status=Status.FAILED, error=oom, ended_at=first.ended_at + day)
+    stopped = replace(first, attempt=3, status=status, ended_at=first.ended_at + 2 * day)
+    for number, run_record in enumerate((killed, stopped), start=2):
+        Store(folder).write(run_record, [], [])
+        assert MemoryHistory.from_folder(folder).request(shape_with(), share=NODE // 2, node=NODE) > 0, number
+    Store(folder).write(replace(first, attempt=4, ended_at=first.ended_at + 3 * day), [], [])
+    assert MemoryHistory.from_folder(folder).request(shape_with(), share=NODE // 2, node=NODE) == 0
 
 
 def test_a_peak_does_not_count_what_was_freed_before() -> None:

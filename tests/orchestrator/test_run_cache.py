@@ -15,6 +15,7 @@ from in_process_command import Pruneyard
 
 from pruneyard.orchestrator.artifacts.run_cache import CachedRun, RunCache
 from pruneyard.orchestrator.driver.run import run
+from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.results import Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
@@ -107,6 +108,16 @@ def test_a_folder_of_results_serves_as_a_cache_and_is_not_changed(calm: Path, tm
     found = run({**TRAINING, "name": "one"}, tmp_path, local=True, cache_from=[calm / "out"]).runs()
     assert list(found["started_at"]) == list(Results(calm / "out").runs()["started_at"][:1])
     assert {path: path.stat().st_mtime_ns for path in (calm / "out").rglob("*")} == before
+
+
+def test_a_cache_never_deletes_from_a_folder_of_results(calm: Path, tmp_path: Path, pruneyard: Pruneyard) -> None:
+    """A run that is to be resumed has checkpoints and no manifest there; a cache would replace it."""
+    with pytest.raises(UsageError, match="is the results folder of a study, from which no cache may delete; --cache-from reads"):
+        run({**TRAINING, "name": "one"}, tmp_path / "out", local=True, cache=calm / "out")
+    assert not (tmp_path / "out").exists()
+    told = pruneyard("cache", "prune", str(calm / "out"), "--max-size", "0B")
+    assert "is the results folder of a study" in told.err
+    assert set(Results(calm / "out").runs()["status"]) == {"COMPLETED"}
 
 
 def truncate(artifact: Path) -> None:

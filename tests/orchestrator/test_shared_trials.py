@@ -87,10 +87,12 @@ class Driven:
             claim(self.folder, "t", KEYS.index(key) + 1)
         return reports
 
-    def report(self, reports: Sequence[Report], *, done: bool) -> None:
+    def report(
+        self, reports: Sequence[Report], *, done: bool, warnings: Sequence[tuple[str, Sequence[str]]] = ()
+    ) -> None:
         result = {
             REPORTS: [dict(vars(report)) for report in reports],
-            WARNINGS: [],
+            WARNINGS: warnings,
             PLACE: None,
             "done": done,
         }
@@ -98,8 +100,13 @@ class Driven:
 
     def silence(self, monkeypatch: pytest.MonkeyPatch) -> None:
         later = self.callback._shared["t"].since + study.TAKE_BACK_AFTER_S + 1
+        for seconds in (0.0, 0.9, 1.8):  # Tune steps more often than once in `AWAY_S`
+            self.step(later + seconds, monkeypatch)
+
+    def step(self, now: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Lets Tune end a step at this time."""
         with monkeypatch.context() as patch:
-            patch.setattr(time, "monotonic", lambda: later)
+            patch.setattr(time, "monotonic", lambda: now)
             self.callback.on_step_end(0, [])
         if self.callback.error is not None:
             raise self.callback.error
@@ -132,6 +139,27 @@ def test_what_ended_before_a_long_job_is_reported_once_and_what_follows_waits_ag
     assert not driven.monitor.running
     assert driven.callback.error is None
     assert sorted(Store(driven.folder).runs()["run_key"].to_pylist()) == ["a", "b", "c"]
+
+
+def test_nothing_is_taken_back_while_reports_wait_since_the_driver_was_away(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = driven.end("a")
+    returned = driven.callback._shared["t"].since + study.TAKE_BACK_AFTER_S + 60
+    driven.step(returned, monkeypatch)
+    assert driven.created == [driven.attempts]
+    driven.buffer.write()
+    driven.report(reports, done=False)
+    assert [report.run_key for report in driven.passed_on] == ["a"]
+
+
+def test_a_warning_names_the_job_of_a_shared_trial_that_gave_it(
+    driven: Driven, caplog: pytest.LogCaptureFixture
+) -> None:
+    reports = driven.end("a", "b")
+    driven.buffer.write()
+    driven.report(reports, done=False, warnings=[("a", ["too few rows"])])
+    assert caplog.messages == [f"a ({driven.monitor.labels['a']}): too few rows"]
 
 
 def test_what_the_trial_has_reported_is_not_asked_for_again(

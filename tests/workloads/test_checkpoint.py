@@ -113,6 +113,18 @@ def test_a_checkpoint_of_another_format_is_passed_over(
     assert f"format {version}" in caplog.text
 
 
+def test_a_checkpoint_stays_where_those_of_later_steps_cannot_be_read(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    for step in (800, 900):
+        folder.save(checkpoint(step))
+        (folder.path / f"step-{step:09d}" / "state.pt").unlink()
+    assert folder.load(CPU) is None
+    for step in (50, 100):
+        folder.save(checkpoint(step))
+        assert loaded_step(folder) == step
+    assert sorted(path.name for path in folder.path.iterdir()) == ["step-000000050", "step-000000100"]
+
+
 def test_nothing_good_left_means_a_fresh_start(folder: CheckpointFolder) -> None:
     for path in folder.path.iterdir():
         (path / "state.pt").unlink()

@@ -1,5 +1,6 @@
 """The segment between the weights of two finished networks, with batch-norm statistics computed at every point."""
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 
@@ -31,7 +32,9 @@ def refresh(network: nn.Module, rows: DeviceSplit) -> None:
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._NormBase):
                 module.train()  # dropout stays off
-        for images, _ in rows.batches(BATCH_SIZE):
+        # Batches of one size, because each counts the same in these means.
+        num_batches = math.ceil(len(rows) / BATCH_SIZE)
+        for images, _ in rows.batches(math.ceil(len(rows) / num_batches)):
             network(images)
 
 

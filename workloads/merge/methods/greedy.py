@@ -4,13 +4,13 @@ Reference: Wortsman et al. 2022, Model soups: averaging weights of multiple fine
 inference time (arXiv:2203.05482)
 
 Only the abstract was read, so this is unverified: members are tried from the best on `val` to the worst, and one stays if the
-mean with it is not worse on `val` than without. So the soup is never worse there than the best member. Ties among members go to
-the lower NLL on `val`, then to the smaller run key.
+mean with it is not worse on `val` than without. So the soup is never worse there than the best member with batch-norm statistics
+that are computed anew, as those of the means are. Ties among members go to the lower NLL on `val`, then to the smaller run key.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pruneyard.workloads.interfaces import Tensors
 from pruneyard.workloads.merge.averages import weighted_mean
@@ -28,6 +28,8 @@ class Greedy(WeightMerger):
     metric: what is compared on `val`.
     """
 
+    revision: ClassVar[int] = 2  # before, means with new batch-norm statistics were compared with members that had their own
+
     metric: Literal["accuracy", "nll"] = "accuracy"
 
     def __post_init__(self) -> None:
@@ -43,10 +45,9 @@ class Greedy(WeightMerger):
         """Returns the mean of the members that were kept."""
         ranked = sorted(members, key=lambda member: self._rank(member, context))
         kept = ranked[:1]
-        best = self._score(context.member_metrics(ranked[0], "val"))
+        best = self._score_of(kept, context)
         for member in ranked[1:]:
-            weights = masked(_mean([*kept, member]), context.masks_of([*kept, member]))
-            score = self._score(context.metrics(context.logits(context.refreshed(weights), "val"), "val"))
+            score = self._score_of([*kept, member], context)
             if score >= best:
                 kept, best = [*kept, member], score
         return MergedNetwork(
@@ -55,6 +56,11 @@ class Greedy(WeightMerger):
             numbers={"num_kept": float(len(kept))},
             shares={member.run_key: float(member in kept) / len(kept) for member in members},
         )
+
+    def _score_of(self, members: Sequence[Member], context: MergeContext) -> float:
+        """Returns the score of the mean of the members, with the batch-norm statistics that the merge would have."""
+        weights = context.refreshed(masked(_mean(members), context.masks_of(members)))
+        return self._score(context.metrics(context.logits(weights, "val"), "val"))
 
     def _score(self, metrics: dict[str, float]) -> float:
         return metrics["accuracy"] if self.metric == "accuracy" else -metrics["nll"]

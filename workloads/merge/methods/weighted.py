@@ -47,7 +47,9 @@ class Weighted(WeightMerger):
         return "choose" if self.by == "val_loss" else "none"
 
     def merge(self, members: Sequence[Member], context: MergeContext) -> MergedNetwork:
-        """Returns the weighted mean of all members."""
+        """Returns the weighted mean of all members. Raises `ValueError` if `steps` are asked for and not known."""
+        if self.by == "steps":
+            _check_steps_are_known(members)
         shares = softmax([self.penalty * math.log(self._merit(member, context)) for member in members])
         return MergedNetwork(
             weights=weighted_mean([member.weights for member in members], shares),
@@ -67,6 +69,16 @@ def softmax(exponents: Sequence[float]) -> list[float]:
     largest = max(exponents)
     powers = [math.exp(exponent - largest) for exponent in exponents]
     return [power / sum(powers) for power in powers]
+
+
+def _check_steps_are_known(members: Sequence[Member]) -> None:
+    """Raises `ValueError` for epochs of different data: how many rows each has is not known here."""
+    if all((member.spec.get("budget") or {}).get("steps") for member in members):
+        return
+    for other in members[1:]:
+        if other.spec.get("data") != members[0].spec.get("data"):
+            given = f"{members[0].run_key} and {other.run_key} have budgets of epochs and were trained on different data"
+            raise ValueError(f"by is steps, but {given}, so their steps are not known; give budget.steps, or choose a loss")
 
 
 def _num_steps(member: Member, num_rows: int) -> int:
