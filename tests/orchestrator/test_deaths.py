@@ -1,6 +1,7 @@
 """Crashed processes: which ends count as crashes, which as out of memory, and the effect of a job that crashes for good."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,6 +54,20 @@ def test_ranks_that_the_memory_monitor_killed_have_crashed(
     with pytest.raises(raised) as caught:
         ranks._raise_train_error(error)
     assert is_oom_kill(str(caught.value)) is isinstance(error, OutOfMemoryError)
+
+
+def test_the_timer_of_one_job_does_not_end_ranks_that_are_kept_after_the_next(tmp_path: Path) -> None:
+    folder, ended = RunFolder(tmp_path), list[str]()
+    workers = TrainWorkers(resources=Resources(workers=2), shared_file=folder.plan, data={}, folder=folder)
+    group: Any = SimpleNamespace(end=lambda: ended.append("ended"))
+    workers._keep(group)
+    first = workers._idle_timer
+    assert first is not None
+    assert workers._take_idle() is group
+    assert first.finished.is_set(), "the timer was not cancelled"
+    workers._keep(group)
+    assert workers._take_idle() is group
+    assert not ended
 
 
 @pytest.mark.parametrize("fail_fast", [True, False])

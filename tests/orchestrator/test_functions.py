@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from in_process_command import Pruneyard
 import pruneyard as public
 from pruneyard.orchestrator.artifacts.verification import verify_folder
 from pruneyard.orchestrator.errors import ExitCode, SpecError, UsageError
-from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, make_study_context
+from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, StudyContext, make_study_context
 from pruneyard.orchestrator.execution.worker_group import InProcess
 from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.results import Results
@@ -45,6 +46,19 @@ def climb(context: FunctionContext, lr: float, power: int = 1, epochs: int = 4) 
 
 def keys(spec: dict[str, Any]) -> list[str]:
     return [job.key for job in load_spec({"name": "s", "kind": "function", **spec}).jobs]
+
+
+def context_in(folder: RunFolder, *, is_pruned: bool = False) -> StudyContext:
+    """Returns the context in which this process runs attempts of a study in a folder."""
+    return make_study_context(
+        study="s",
+        folder=folder,
+        resources=Resources(),
+        load_data=lambda source: source.load(),
+        should_stop=lambda: False,
+        is_pruned=lambda key: is_pruned,
+        make_worker_group=InProcess,
+    )
 
 
 def last(results: Results, measure: str) -> dict[str, float]:
@@ -96,18 +110,7 @@ def test_a_function_that_does_not_end_leaves_its_record_and_stops_the_process(
     spec = load_spec({"name": "s", "kind": "function", "function": register(lingers)})
     folder = RunFolder(tmp_path / "out")
     (planned,) = make_plan(spec, folder).attempts()
-    runner = AttemptRunner(
-        planned,
-        make_study_context(
-            study="s",
-            folder=folder,
-            resources=Resources(),
-            load_data=lambda source: source.load(),
-            should_stop=lambda: False,
-            is_pruned=lambda key: True,
-            make_worker_group=InProcess,
-        ),
-    )
+    runner = AttemptRunner(planned, context_in(folder, is_pruned=True))
     runner.advance()
     with pytest.raises(StillRunningError, match="lingers was stopped and has not ended"):
         runner.advance()
@@ -115,6 +118,20 @@ def test_a_function_that_does_not_end_leaves_its_record_and_stops_the_process(
     assert set(Store(folder).runs().to_pandas()["status"]) == {"PRUNED"}
     for left in [thread for thread in threading.enumerate() if thread.name == "function lingers"]:
         left.join()
+
+
+def test_the_time_of_an_attempt_begins_when_it_does_and_not_when_its_process_prepares_it(tmp_path: Path) -> None:
+    spec = load_spec({"name": "s", "kind": "function", "function": register(climb), "arguments": {"lr": 0.1}})
+    folder = RunFolder(tmp_path / "out")
+    (planned,) = make_plan(spec, folder).attempts()
+    runner = AttemptRunner(planned, context_in(folder))
+    time.sleep(0.3)
+    begun = datetime.now(UTC)
+    while runner.advance().status is None:
+        pass
+    (row,) = Store(folder).runs().to_pylist()
+    assert row["started_at"] >= begun
+    assert row["wall_s"] <= (row["ended_at"] - begun).total_seconds() + 0.01
 
 
 def test_an_argument_that_no_job_has_is_refused_with_the_nearest_one(tmp_path: Path) -> None:

@@ -106,3 +106,25 @@ def test_fail_fast_records_what_depends_on_the_failed_run(tmp_path: Path, monkey
     (key,) = runs[runs["stage"] == "train"]["run_key"]
     (error,) = set(runs[runs["stage"] != "train"]["error"])
     assert error.startswith(f"its input {key} of stage train failed: ValueError: made up (test_job_pool.py:")
+
+
+def test_a_stop_fails_nothing_because_of_an_earlier_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call fails the network and what depends on it. The second is stopped before its new attempt begins."""
+    write = AttemptRunner._write_artifact
+
+    def failing(runner: AttemptRunner, outcome: object) -> None:
+        raise ValueError("made up")
+
+    spec = {"name": "stopped", "stages": {"train": {**TRAIN, "seeds": 2}, "trust": TRUST}}
+    monkeypatch.setattr(AttemptRunner, "_write_artifact", failing)
+    assert run(spec, tmp_path, local=True).exit_code == ExitCode.FAILED
+    before = Store(RunFolder(tmp_path)).runs(latest=False)
+    assert before.num_rows == 4
+
+    def stopping(attempts: Any, *, stop: Any, **options: Any) -> None:
+        stop.request()
+
+    monkeypatch.setattr(AttemptRunner, "_write_artifact", write)
+    monkeypatch.setattr(population, "run_local", stopping)
+    run(spec, tmp_path, local=True)
+    assert Store(RunFolder(tmp_path)).runs(latest=False).equals(before)

@@ -4,21 +4,28 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from pruneyard import run
 from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
 from pruneyard.orchestrator.errors import ExitCode
+from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, make_study_context
+from pruneyard.orchestrator.execution.worker_group import InProcess
 from pruneyard.orchestrator.planning.attempt import order_by_parents
 from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.results import Results
+from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
+from pruneyard.workloads.calibrate.job import CalibrateJob
+from pruneyard.workloads.workload import Progress
 
 TRAIN: dict[str, Any] = {
     "name": "nets",
@@ -77,6 +84,35 @@ def test_rows_of_many_short_jobs_lie_in_few_files_and_are_those_of_one_by_one(
     for key in alone.runs()["run_key"]:
         files = [folder / "artifacts" / key / "calibrator.safetensors" for folder in (uninterrupted, tmp_path / "alone")]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_record_of_a_short_job_that_lost_its_device_is_written(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends with the error, so nobody would write the buffer."""
+
+    def lose(job: CalibrateJob, context: object) -> Iterator[Progress]:
+        raise torch.AcceleratorError("device-side assert")
+        yield
+
+    monkeypatch.setattr(CalibrateJob, "run", lose)
+    folder = RunFolder(tmp_path / "out")
+    planned, *_ = make_plan(load_spec(calibrate(trained)), folder).attempts()
+    context = make_study_context(
+        study="trust",
+        folder=folder,
+        resources=Resources(),
+        load_data=lambda source: source.load(),
+        should_stop=lambda: False,
+        is_pruned=lambda key: False,
+        make_worker_group=InProcess,
+    )
+    with pytest.raises(torch.AcceleratorError):
+        AttemptRunner(planned, context).advance()
+    (row,) = Store(folder).runs().to_pylist()
+    assert row["run_key"] == planned.job.key
+    assert row["status"] == "FAILED"
+    assert row["error"].strip().endswith("AcceleratorError: device-side assert")
 
 
 KILLED = """

@@ -77,6 +77,16 @@ def test_greedy_is_never_worse_on_val_than_the_best_member() -> None:
     assert context.metrics(context.logits(found.weights, "val"), "val")["accuracy"] >= best
 
 
+def test_greedy_compares_networks_whose_batch_norm_statistics_were_computed_alike() -> None:
+    """With the statistics of its own, this member is better than any mean; the mean with its copy is no worse."""
+    members = copies_of(members_of(3, model=RESNET)[2], 2)
+    context = context_of(members)
+    own = context.member_metrics(members[0], "val")["accuracy"]
+    refreshed = context.metrics(context.logits(context.refreshed(members[0].weights), "val"), "val")["accuracy"]
+    assert own > refreshed
+    assert Greedy().merge(members, context).numbers == {"num_kept": 2}
+
+
 def test_shares_are_powers_of_one_over_the_loss() -> None:
     members = members_of(3, spread=1.0)
     context = context_of(members)
@@ -98,6 +108,10 @@ def test_shares_by_steps_are_those_of_the_budgets() -> None:
         for member, steps in zip(members_of(2), (100, 300), strict=True)
     ]
     assert list(Weighted(by="steps").merge(members, context_of(members)).shares.values()) == pytest.approx([0.25, 0.75])
+    epochs = {"budget": {"epochs": 1, "steps": None, "batch_size": 16}}
+    other_data = [dataclasses.replace(m, spec={**epochs, "data": {"runs": [m.run_key]}}) for m in members]
+    with pytest.raises(ValueError, match=r"trained on different data, so their steps are not known; give budget\.steps"):
+        Weighted(by="steps").merge(other_data, context_of(other_data))
     without = [dataclasses.replace(member, spec={}) for member in members]
     with pytest.raises(ValueError, match="by is steps, but 0000000000000000 is a run without a budget"):
         Weighted(by="steps").merge(without, context_of(without))

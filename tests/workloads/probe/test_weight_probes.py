@@ -14,6 +14,7 @@ from pruneyard.testing.finished_networks import finished_of
 from pruneyard.testing.finished_runs import digits, random_networks, subjects_of
 from pruneyard.workloads.data.batches import DeviceSplit
 from pruneyard.workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.probe import connections
 from pruneyard.workloads.probe.connections import between, excess, refresh
 from pruneyard.workloads.probe.hessian import MeanLoss, inner, largest_eigenvalue, trace_samples
 from pruneyard.workloads.probe.methods.connectivity import Connectivity
@@ -114,6 +115,16 @@ def test_norm_statistics_belong_to_the_weights_at_a_point() -> None:
     weight = "block1.conv.weight"
     expected = 0.75 * one.state_dict()[weight] + 0.25 * other.state_dict()[weight]
     assert torch.allclose(mixed.state_dict()[weight], expected)
+
+
+def test_no_batch_is_smaller_than_others_in_norm_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    (network,) = (subject.network() for subject in subjects_of(random_networks(CONVNET, 1)))
+    rows = subjects_of(random_networks(CONVNET, 1))[0].on_device(digits().test)
+    assert len(rows) % 2 == 0
+    monkeypatch.setattr(connections, "BATCH_SIZE", len(rows) - 1)
+    refresh(network, rows)
+    activations = network.get_submodule("block1.conv")(rows.normalise(rows.images))
+    assert torch.allclose(network.state_dict()["block1.norm.running_mean"], activations.mean(dim=(0, 2, 3)), atol=1e-5)
 
 
 # heavy_tail
