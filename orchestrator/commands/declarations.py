@@ -178,7 +178,7 @@ def _explain() -> click.Command:
 def _submit() -> click.Command:
     parameters = [
         spec_argument(),
-        server_option(),
+        server_option(names_job=False),
         option("--out", metavar="DIR", help="As the cluster sees it [default: NAME in the cluster's $PRUNEYARD_OUT]."),
         *spec_options(),
         *cache_options(),

@@ -1,8 +1,10 @@
 """`pruneyard list`: lists plug-ins, metrics, specs and claims; imports neither ray nor torch."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 
 import click
 from rich.table import Table
@@ -85,8 +87,14 @@ def _metrics() -> Iterator[Entry]:
 
 def _specs() -> Iterator[Entry]:
     for name in packaged_specs():
-        comment = packaged_text(name).splitlines()[0].removeprefix("#").strip()
-        yield Entry(name=name, kind="spec", summary=comment, reference=f"pruneyard run {name}")
+        yield Entry(name=name, kind="spec", summary=_first_sentence(packaged_text(name)), reference=f"pruneyard run {name}")
+
+
+def _first_sentence(spec: str) -> str:
+    """Returns the comment at the top of a spec up to its first full stop, on one line."""
+    comment = takewhile(lambda line: line.startswith("#"), spec.splitlines())
+    text = " ".join(line.removeprefix("#").strip() for line in comment)
+    return re.split(r"(?<=\.)\s", text, maxsplit=1)[0]  # the point of 0.02 is no full stop
 
 
 def _claims() -> Iterator[Entry]:
@@ -96,7 +104,7 @@ def _claims() -> Iterator[Entry]:
     for name, source in claims.sources.items():
         numbers = [claim for claim in claims.values if claim.source == source]
         data = ", ".join(dict.fromkeys(claims.data[claim.data].title for claim in numbers))
-        found = f"{len(numbers)} numbers on {data}" if numbers else "gains over a host only"
+        found = f"{len(numbers)} numbers on {data}" if numbers else "only gains over a base method"
         yield Entry(name=name, kind="claims", summary=f"{source.title}: {found}", reference=source.cite)
 
 

@@ -177,12 +177,17 @@ def cluster_option() -> click.Option:
     return option("--address", default="local", show_default=True, help="Ray cluster to join.")
 
 
-def server_option() -> click.Option:
+def server_option(*, names_job: bool = True) -> click.Option:
+    """Returns `--address` of the job server.
+
+    names_job: whether the verb takes a job, whose address is known on the machine that submitted it.
+    """
+    of_job = "where JOB was submitted to, " if names_job else ""
     return option(
         "--address",
         envvar="PRUNEYARD_ADDRESS",
         metavar="URL",
-        help="Job server of the cluster [default: $PRUNEYARD_ADDRESS, where JOB was submitted to, or the last one].",
+        help=f"Job server of the cluster [default: $PRUNEYARD_ADDRESS, {of_job}or the address of the last submission].",
     )
 
 

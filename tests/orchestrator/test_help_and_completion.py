@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -98,3 +99,22 @@ def test_the_overview_fits_a_screen_and_labels_kinds(pruneyard: Pruneyard) -> No
     (sparse,) = (line for line in lines if line.split()[:1] == ["sparse"])
     assert "acdc" in sparse
     assert pruneyard("list", "methods").out.splitlines()[0].split() == ["methods", "kind", "summary", "reference"]
+
+
+def test_a_spec_is_described_by_the_whole_first_sentence_of_its_comment(pruneyard: Pruneyard) -> None:
+    summaries = {entry["name"]: entry["summary"] for entry in json.loads(pruneyard("list", "specs", "--json").out)}
+    for name, summary in summaries.items():
+        assert summary.endswith("."), name
+        assert ". " not in summary, name
+    two_lines = (
+        "AGENT where gradient noise limits training: MNIST, 16,000 rows, SET and RigL at density 0.02, batches of 16, "
+        "a constant rate, no momentum."
+    )
+    assert summaries["agent-evidence"] == two_lines
+
+
+@each_case("verb", ["submit", "wait"])
+def test_only_verbs_that_take_a_job_say_that_its_address_is_known(verb: str, pruneyard: Pruneyard) -> None:
+    shown = " ".join(pruneyard(verb, "--help").out.split())
+    assert ("where JOB was submitted to, " in shown) == (verb == "wait")
+    assert "or the address of the last submission]" in shown
