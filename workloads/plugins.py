@@ -3,8 +3,8 @@
 The file name is the name used in specs and the one class in its `__all__` is the plug-in. A family with a file `_by_reference.py`
 also takes code of the user's own, by a reference such as `my_package.nets:Net`. Third parties add plug-ins
 through the entry-point group `pruneyard.plugins`: `sparse.methods.fresh_growth = "their_package.fresh_growth"`. A further kind
-of job is `kinds.merge = "their_package.merge"`, with its methods in `merge.methods.NAME`. `add_file` adds a file that lies in
-no package.
+of job is `kinds.nearest_mean = "their_package.job"`, with methods such as `nearest_mean.methods.cosine = "their_package.cosine"`.
+A built-in kind cannot be replaced. `add_file` adds a file that lies in no package.
 
 The conformance suites (`pruneyard.testing`) build a plug-in with its defaults and with short budgets. A class whose fields have
 no defaults, or that has more than one way of working, names the settings to test in a class attribute `examples`, a tuple of
