@@ -126,8 +126,8 @@ def figure() -> click.Command:
     ]
     text = """Write one chart of DIR to a file, for papers and slides.
 
-    CHART is accuracy-density, ipc, schedules, distillation, learning, losses, reliability, layers, cost, latency, time-to-target,
-    pareto, profile or importance [default: the first of these that the study has data for].
+    CHART is density, ipc, schedules, distillation, learning, losses, reliability, layers, cost, latency, time-to-target, pareto,
+    profile or importance [default: the first of these that the study has data for].
     """
     return _command("figure", parameters, text)
 
