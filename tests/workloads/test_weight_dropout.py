@@ -64,10 +64,11 @@ def test_the_same_stream_draws_the_same_places() -> None:
 
 
 def test_weight_dropout_applies_to_all_layers_but_the_last_and_to_none_with_drop_0() -> None:
-    assert WeightDropout(drop=0.1).layers(LAYERS) == ["first", "middle"]
-    assert WeightDropout(drop=0.1, exclude_last=False).layers(LAYERS) == ["first", "middle", "last"]
-    assert WeightDropout().layers(LAYERS) == []
-    assert WeightDropout(drop=0.1).layers({}) == []
+    assert WeightDropout(drop=0.1).layers(LAYERS, last="last") == ["first", "middle"]
+    assert WeightDropout(drop=0.1).layers(LAYERS, last="classifier") == ["first", "middle", "last"]  # it is not prunable
+    assert WeightDropout(drop=0.1, exclude_last=False).layers(LAYERS, last="last") == ["first", "middle", "last"]
+    assert WeightDropout().layers(LAYERS, last="last") == []
+    assert WeightDropout(drop=0.1).layers({}, last="last") == []
 
 
 def test_what_stays_is_scaled_so_that_the_mean_of_a_weight_is_kept() -> None:

@@ -51,7 +51,7 @@ class FittedOnCommonScale(Fitted):
 class OnCommonScale(PostHoc):
     """A calibrator whose `_fit` is given logits on the common scale."""
 
-    revision: ClassVar[int] = 2  # fits were in the units of the logits before
+    revision: ClassVar[int] = 3  # 1: fits in the units of the logits; 2: rows without errors were made less confident
 
     def fit(self, logits: ArrayLike, labels: ArrayLike, *, seed: int) -> Fitted:
         """See `Calibrator.fit`."""
@@ -68,9 +68,12 @@ class OnCommonScale(PostHoc):
 
 
 def common_factor(logits_NC: Floats, labels_N: Labels) -> float:
-    """Returns the inverse of the temperature of least NLL; where there is none, of the mean gap to a row's largest logit."""
+    """Returns the inverse of the temperature of least NLL; where there is none, of the mean gap to a row's largest logit.
+
+    It is 1 where all labels have the largest logit, as the temperature is: the less confident network would be no identity.
+    """
     found = fit_temperature(logits_NC, labels_N, warn=False)
-    if found.at_bound == 0:
+    if found.at_bound <= 0:
         return 1 / found.temperature
     gap = float((logits_NC.max(axis=1, keepdims=True) - logits_NC).mean())
     return 1 / gap if gap > 0 else 1.0

@@ -267,3 +267,12 @@ def device_splits(data: Dataset, device: torch.device) -> dict[str, DeviceSplit]
     return {
         name: DeviceSplit(split, mean=data.mean, std=data.std, device=device) for name, split in splits.items() if len(split)
     }
+
+
+def split_rows(order: Tensor, batch_size: int) -> list[Tensor]:
+    """Returns rows (N,) in batches. A single last row joins the batch before it: batch norm needs two values per channel."""
+    batches = list(order.split(batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        *whole, before, single = batches
+        return [*whole, torch.cat([before, single])]
+    return batches

@@ -21,6 +21,7 @@ from pruneyard.workloads.data.selection import CLASSIFIER_GRADIENTS, FEATURES, G
 from pruneyard.workloads.fields import FILLED_IN, NEUTRAL_BY_DEFAULT, NOT_IDENTITY
 from pruneyard.workloads.networks.features import features
 from pruneyard.workloads.networks.last_layer import last_layer
+from pruneyard.workloads.seeding import fork_rng, stream_seed
 
 EVAL_BATCH_SIZE = 1000  # rows per forward pass
 GRADIENT_BATCH_SIZE = 32  # rows whose gradients are in memory together; each gradient is as large as the network
@@ -144,7 +145,9 @@ class Scorer:
         # The first epoch of a network starts from its initial weights; the state still holds those of the network before it.
         if epoch:
             restore_state(network, optimizer, state)
-        self._train(network, optimizer, self.epoch_generator(number))
+        generator = self.epoch_generator(number)
+        with fork_rng(self.rows.device, stream_seed(generator.initial_seed(), "dropout")):
+            self._train(network, optimizer, generator)
         # Cloned, because the caller keeps the state that it passed in.
         after = {name: state[name].clone() for name in ("errors", "margins", "gradient_norms")}
         after["errors"][index, epoch], after["margins"][index, epoch] = self._outputs(network.eval())

@@ -31,6 +31,7 @@ from pruneyard.workloads.distill.teacher import HasTeacher, serialize_weights, s
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.parents import Predictions
 from pruneyard.workloads.plugins import name_of
+from pruneyard.workloads.seeding import fork_rng, stream_seed
 from pruneyard.workloads.workload import InterruptedJobError, Metric, NonFiniteError, Outcome, Progress
 
 PREVIEW_PREFIX = "picture/"  # starts the names of previews in a checkpoint; the iteration follows
@@ -58,7 +59,8 @@ class Distillation:
         cls, method: Distiller, evaluation: Evaluation, context: DistillContext, *, should_stop: Callable[[], bool]
     ) -> "Distillation":
         started = time.monotonic()
-        state = method.start(context)
+        with fork_rng(context.device, stream_seed(context.seed, "distill/start")):
+            state = method.start(context)
         return cls(
             method=method,
             evaluation=evaluation,
@@ -70,7 +72,9 @@ class Distillation:
 
     def iterate(self) -> None:
         started = time.monotonic()
-        self.state = self.method.iterate(self.state, self.num_done, self.context)
+        # Dropout samples from the global generator, which no checkpoint holds and evaluations use too.
+        with fork_rng(self.context.device, stream_seed(self.context.seed, "distill/iterate", self.num_done)):
+            self.state = self.method.iterate(self.state, self.num_done, self.context)
         for name, value in self.state.numbers.items():
             if not math.isfinite(value):
                 raise NonFiniteError(f"train/{name} is {value} at iteration {self.num_done}; {NonFiniteError.ADVICE}")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.data.batches import DeviceSplit, split_rows
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
 from pruneyard.workloads.distill.augment import Strategy, check_transforms
 from pruneyard.workloads.distill.matching import choose_chunk_size, chunked_gradient
@@ -16,7 +16,7 @@ from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, renamed
 from pruneyard.workloads.metrics.classification import standard_metrics
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.plugins import Plugin, name_of
-from pruneyard.workloads.seeding import global_stream, stream
+from pruneyard.workloads.seeding import fork_rng, global_stream, stream, stream_seed
 
 EVAL_BATCH_SIZE = 1000  # real rows per forward pass
 
@@ -151,21 +151,22 @@ def train_network(
         for group in optimizer.param_groups:
             group["lr"] = evaluation.rate(epoch)
         order = torch.randperm(len(images), generator=generator).to(images.device)
-        for rows in order.split(evaluation.batch_size):
-            batch, batch_targets = images[rows], targets[rows]
-            if evaluation.augment:
-                batch = strategy.sample(generator, num=len(rows))(batch)
-            if evaluation.cutmix and float(torch.rand((), generator=generator)) < evaluation.cutmix:
-                batch, batch_targets = cutmix(batch, batch_targets, generator)
-            if label is not None:
-                # The teacher sees the augmented and mixed batch. Targets that sum to T^2 multiply the cross-entropy by it.
-                batch_targets = label(batch) * evaluation.temperature**2
-            chunk = choose_chunk_size(network, batch)
-            gradients = chunked_gradient(scaled, parameters, batch, batch_targets, chunk=chunk)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                # Set by hand: `chunked_gradient` adds up chunks without touching `.grad`.
-                parameter.grad = gradient
-            optimizer.step()
+        with fork_rng(images.device, stream_seed(seed, f"{name}/dropout", epoch)):
+            for rows in split_rows(order, evaluation.batch_size):
+                batch, batch_targets = images[rows], targets[rows]
+                if evaluation.augment:
+                    batch = strategy.sample(generator, num=len(rows))(batch)
+                if evaluation.cutmix and float(torch.rand((), generator=generator)) < evaluation.cutmix:
+                    batch, batch_targets = cutmix(batch, batch_targets, generator)
+                if label is not None:
+                    # The teacher sees the augmented and mixed batch. Targets that sum to T^2 multiply the cross-entropy by it.
+                    batch_targets = label(batch) * evaluation.temperature**2
+                chunk = choose_chunk_size(network, batch)
+                gradients = chunked_gradient(scaled, parameters, batch, batch_targets, chunk=chunk)
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    # Set by hand: `chunked_gradient` adds up chunks without touching `.grad`.
+                    parameter.grad = gradient
+                optimizer.step()
     return network.eval()
 
 

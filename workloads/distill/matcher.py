@@ -5,6 +5,7 @@ and the network training that follows it; the network and its momentum are part 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -24,6 +25,7 @@ from pruneyard.workloads.distill.matching import GradientFunctions, choose_chunk
 from pruneyard.workloads.distill.network_training import LabelledImages, NetworkState, NetworkTraining
 from pruneyard.workloads.distill.path_cache import PathCache
 from pruneyard.workloads.distill.reduced_precision import BFloat16Gradients
+from pruneyard.workloads.seeding import fork_rng, stream_seed
 
 Gradients = list[Tensor]
 ClassStep = Literal["batched", "sequential", "sum"]
@@ -162,19 +164,25 @@ class _Step:
         transforms, real_rows = self._sample_transforms_and_rows()
         if cached is None:
             # All classes before any image moves: these gradients do not depend on the images, which is why they can be cached.
-            targets = self._real_gradients(network, parameters, transforms, real_rows)
+            with self._path_rng("real"):
+                targets = self._real_gradients(network, parameters, transforms, real_rows)
         else:
             targets = _unpack_gradients(cached)
         images, velocity, loss = self._move_images(network, parameters, images, velocity, transforms, targets)
         if cached is not None:
             network_tensors = NetworkState.from_tensors(cached).tensors
         else:
-            # After its last step the network is replaced, so its training would be lost.
-            network_tensors = {} if is_last_step else self._train_network(network, network_state, images).tensors
+            with self._path_rng("train"):
+                # After its last step the network is replaced, so its training would be lost.
+                network_tensors = {} if is_last_step else self._train_network(network, network_state, images).tensors
             if self.path_cache:
                 self.path_cache.put(self.iteration, {**_pack_gradients(targets), **network_tensors})
         tensors = {"images": images, "velocity": velocity, **network_tensors}
         return DistillState(tensors, {"matching_loss": float(loss) / self.context.real.num_classes})
+
+    def _path_rng(self, name: str) -> AbstractContextManager[None]:
+        """Seeds the global generators, for dropout, by the path: a step that the cache holds uses none of their numbers."""
+        return fork_rng(self.context.device, stream_seed(self.path_context.seed, f"distill/{name}", self.iteration))
 
     def _move_images(
         self,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pruneyard.workloads.data.batches import split_rows
 from pruneyard.workloads.distill import matching
 from pruneyard.workloads.distill.augment import Strategy, check_transforms
 from pruneyard.workloads.distill.distiller import DistillContext, RealSet
@@ -102,7 +103,7 @@ class NetworkTraining:
         while remaining > 0:
             order = torch.randperm(training_images.num_images, generator=generator)[:remaining]
             remaining -= len(order)
-            for rows in order.split(self.batch_size):
+            for rows in split_rows(order, self.batch_size):
                 images, labels = training_images.batch(rows)
                 images = strategy.sample(generator, num=len(images))(images)
                 if self.cutmix and float(torch.rand((), generator=generator)) < self.cutmix:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pruneyard.workloads.data.batches import split_rows
 from pruneyard.workloads.distill.augment import Strategy
 from pruneyard.workloads.distill.distiller import RealSet
 
@@ -21,7 +22,7 @@ def train_epoch(
     # Summed on the device: reading every loss would wait for it.
     total = torch.zeros((), device=real.split.device)
     order = torch.randperm(len(real.split), generator=generator)
-    for rows in order.split(batch_size):
+    for rows in split_rows(order, batch_size):
         images, labels = real.images(rows), real.split.labels[rows.to(real.split.device)]
         if strategy.names:
             images = strategy.sample(generator, num=len(rows))(images)

@@ -36,6 +36,14 @@ def _last_by_definition(network: nn.Module) -> str:
     return last if isinstance(layers.get(last), nn.Linear) else ""
 
 
+def last_weight_name(network: nn.Module) -> str:
+    """Returns the name of the weight of the last layer; for a network without one, of the weight defined last, if any."""
+    try:
+        return f"{last_layer_name(network)}.weight"
+    except ValueError:
+        return next((name for name, weight in reversed(list(network.named_parameters())) if weight.ndim > 1), "")
+
+
 def last_layer(network: nn.Module) -> nn.Module:
     """Returns the network's last layer. Raises `ValueError` as `last_layer_name` does."""
     return network.get_submodule(last_layer_name(network))

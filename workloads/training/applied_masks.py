@@ -41,9 +41,13 @@ class AppliedMasks:
         dropout: WeightDropout,
         stream_of: Callable[[int], torch.Generator | None],
         layers: SparseLayers,
+        last: str,
     ) -> None:
-        """stream_of: returns the generator of a step's weight dropout, or None for a step without it, as for a mask update."""
-        self.weights, self.layers = weights, layers
+        """stream_of: returns the generator of a step's weight dropout, or None for a step without it, as for a mask update.
+
+        last: the name of the weight of the network's last layer.
+        """
+        self.weights, self.layers, self._last = weights, layers, last
         self.masks: dict[str, Mask] = {}  # of the trained weights
         self.tensors: Tensors = {}  # further tensors of the method
         self.forward: dict[str, Tensor] = {}  # masks of the weights that the network computes with, where these are fewer
@@ -75,7 +79,7 @@ class AppliedMasks:
         for name in state.revived.keys() & self.masks_of_dense_layers(self.masks).keys():
             self.weights[name].data.add_(state.revived[name])
         self._decay = {n: self._stored(n, factor) for n, factor in to_device(self._method.extra_decay(self.state)).items()}
-        self._active = {name: self._active_entries(name) for name in self._dropout.layers(self.weights)}
+        self._active = {name: self._active_entries(name) for name in self._dropout.layers(self.weights, last=self._last)}
         self.mask_gradients()
 
     @property

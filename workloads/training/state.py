@@ -26,6 +26,7 @@ from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.masks.sparse_index import copy_of
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.flops import forward_flops, macs_of
+from pruneyard.workloads.networks.last_layer import last_weight_name
 from pruneyard.workloads.ranks import SINGLE_RANK, Ranks
 from pruneyard.workloads.seeding import fork_rng, seed_globally, stream, stream_seed
 from pruneyard.workloads.training.applied_masks import AppliedMasks
@@ -134,6 +135,7 @@ class Training:
                 method=method,
                 dropout=recipe.weight_dropout,
                 stream_of=dropout_stream,
+                last=last_weight_name(network),
                 layers=SparseLayers(
                     network,
                     weights,
@@ -246,10 +248,7 @@ class Training:
         return gradient.loss, gradient.corrected
 
     def epoch_start(
-        self,
-        batch_of: Callable[[int], tuple[Tensor, Tensor]],
-        *,
-        should_stop: Callable[[], bool] = lambda: False,
+        self, batch_of: Callable[[int], tuple[Tensor, Tensor]], *, should_stop: Callable[[], bool] = lambda: False
     ) -> EpochStart:
         """Returns the view of the next epoch for gradient rules; `batch_of` returns the images and labels of a step."""
         return EpochStart(

@@ -37,9 +37,9 @@ class WeightDropout:
         """Factor of the weights that are not dropped."""
         return 1 / (1 - self.drop) if self.scaled else 1.0
 
-    def layers(self, weights: Mapping[str, Tensor]) -> list[str]:
-        """Returns the names of the weights it applies to; `weights` are the prunable ones in module order."""
-        return list(weights)[: len(weights) - self.exclude_last] if self.drop else []
+    def layers(self, weights: Mapping[str, Tensor], *, last: str) -> list[str]:
+        """Returns the names of those of the prunable `weights` it applies to; `last` is that of the network's last layer."""
+        return [name for name in weights if not (self.exclude_last and name == last)] if self.drop else []
 
     def draw(self, num_active: int, generator: torch.Generator) -> Tensor:
         """Returns the positions, among a layer's active weights, of the dropped ones: (n,) int64.

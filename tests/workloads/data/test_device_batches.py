@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from pruneyard.testing.cases import each_case
-from pruneyard.workloads.data.batches import Augmentation, DeviceSplit, crop, cut_out, epoch_order, flip, pad
+from pruneyard.workloads.data.batches import (
+    Augmentation,
+    DeviceSplit,
+    crop,
+    cut_out,
+    epoch_order,
+    flip,
+    pad,
+    split_rows,
+)
 from pruneyard.workloads.data.dataset import Split
 from pruneyard.workloads.ranks import Share
 from pruneyard.workloads.seeding import stream
@@ -267,3 +276,10 @@ def test_batches_on_a_gpu_equal_those_on_the_cpu_and_never_wait() -> None:
             torch.cuda.set_sync_debug_mode("default")
         torch.testing.assert_close(made[0].cpu(), expected[0], rtol=0, atol=2e-6)  # multiply-add may be fused
         assert torch.equal(made[1].cpu(), expected[1])
+
+
+@each_case(("num_rows", "sizes"), [(4, [2, 2]), (5, [2, 3]), (1, [1]), (6, [2, 2, 2]), (0, [0])])
+def test_no_batch_has_a_single_row_unless_there_is_but_one(num_rows: int, sizes: list[int]) -> None:
+    batches = split_rows(torch.arange(num_rows), 2)
+    assert [len(batch) for batch in batches] == sizes
+    assert torch.cat(batches).tolist() == list(range(num_rows))

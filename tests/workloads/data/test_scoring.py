@@ -33,7 +33,7 @@ from pruneyard.workloads.data.selectors.ccs import CCS
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.models.convnet import ConvNet
 from pruneyard.workloads.models.mlp import Mlp
-from pruneyard.workloads.seeding import global_stream, stream
+from pruneyard.workloads.seeding import global_stream, seed_globally, stream
 
 TABLE = Scoring(networks=2, epochs=3, batch_size=32, lr=0.05)
 ALL = frozenset({FEATURES, OUTPUTS, GRADIENTS})
@@ -106,6 +106,17 @@ def test_one_scoring_run_serves_every_selector() -> None:
         assert torch.equal(part.errors, whole.errors)
         assert torch.equal(part.features, whole.features) or FEATURES not in asks
         assert torch.equal(part.gradient_norms, whole.gradient_norms) or GRADIENTS not in asks
+
+
+def test_scores_of_networks_with_dropout_do_not_depend_on_the_global_generator() -> None:
+    run = scorer(digits(), model=Mlp(width=32, depth=1, dropout=0.5))
+    pools = []
+    for seed in (0, 1):
+        seed_globally(seed)
+        pools.append(known(run))
+    assert torch.equal(pools[0].errors, pools[1].errors)
+    plain = known(scorer(digits(), model=Mlp(width=32, depth=1)))
+    assert not torch.equal(pools[0].errors, plain.errors)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -19,6 +19,7 @@ from pruneyard.workloads.distill.job import DistillJob
 from pruneyard.workloads.distill.methods.dm import DM
 from pruneyard.workloads.distill.methods.random import Random
 from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.seeding import seed_globally
 from pruneyard.workloads.workload import Context
 
 DATA = Digits(max_train=240, max_test=60)
@@ -99,6 +100,23 @@ def test_the_last_one_shows_the_images_of_the_set(tmp_path: Path) -> None:
     )
     np.testing.assert_array_equal(last, whole)  # two images of ten classes are all there are
     assert (np.asarray(Image.open(io.BytesIO(found[taken[0]]))) != whole).any()
+
+
+@each_case("dropout", [0.0, 0.3])
+def test_evaluations_and_interruptions_change_no_image(dropout: float, tmp_path: Path) -> None:
+    """Dropout of the networks that distil samples from the global generator, as that of evaluations does."""
+    model, tmp_path = ConvNet(width=4, depth=1, dropout=dropout), tmp_path / str(dropout)
+
+    def images(folder: str, **fields: object) -> bytes:
+        seed_globally(0)  # as at the start of a trial
+        made = files(job(iterations=4, model=model, **fields), tmp_path / folder)
+        return made["synthetic_set.safetensors"]
+
+    whole = images("whole", checkpoint_every_s=0)
+    assert images("often", evaluate_every=2) == whole
+    shutil.copytree(tmp_path / "whole" / "step-000000003", tmp_path / "resumed" / "step-000000003")
+    assert images("resumed") == whole
+    assert images("other", seed=1) != whole
 
 
 @pytest.mark.slow

@@ -54,7 +54,12 @@ def applied(
         nn.Module(), weights, execution="masked", image_shape=(), macs={}, share=SINGLE_RANK.share(1), ranks=SINGLE_RANK
     )
     made = AppliedMasks(
-        weights, method=method or Dense(), dropout=WeightDropout(**dropout), stream_of=stream_of, layers=masked
+        weights,
+        method=method or Dense(),
+        dropout=WeightDropout(**dropout),
+        stream_of=stream_of,
+        layers=masked,
+        last=list(weights)[-1],
     )
     made.apply(state, optimizer or torch.optim.SGD(weights.values(), lr=0.1))
     return made
