@@ -6,6 +6,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow as pa
 
 from pruneyard.orchestrator.artifacts.run_keys import full_run_key
 from pruneyard.orchestrator.errors import ClusterError, ExitCode, UsageError
@@ -179,7 +180,7 @@ class Results:
         """
         return best_run(self.final(), metric, mode)
 
-    def pareto(self, objectives: Mapping[str, str] | Sequence[str]) -> pd.DataFrame:
+    def pareto(self, objectives: Mapping[str, str] | Sequence[str], *, stage: str | None = None) -> pd.DataFrame:
         """Returns the Pareto front of the summary: the rows that no other row dominates.
 
         A row dominates another if it is at least as good in all objectives and better in one. Rows without a value for every
@@ -187,6 +188,7 @@ class Results:
 
         objectives: measures (`split/name`) or columns such as num_active. A mapping gives `max` or `min` for each; a list of
             names suffices where the direction is known.
+        stage: the stage whose runs count; by default all runs.
 
         Raises `UsageError` for an objective that no run has, an unknown direction, or a name whose direction is not known.
 
@@ -196,6 +198,8 @@ class Results:
             ['rigl']
         """
         runs, metrics = self._store.runs(), self._store.metrics()
+        if stage is not None:
+            runs = runs.filter(pa.array([name == stage for name in runs.column("stage").to_pylist()], pa.bool_()))
         check_recorded(objectives, measures=recorded_measures(metrics))
         directions = directions_of(objectives)
         return pareto_front(cells(runs, metrics, measures=[name for name in directions if "/" in name]), directions)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pruneyard.reports.data_record import content_of, data_records
 from pruneyard.reports.pooling import NOTHING, Pooled, repetitions
+from pruneyard.reports.records import Status
 
 LABELS = ("data", "model", "method", "density", "ipc")
 GEOMETRY = ("kind", "stage", "num_workers", "device")
@@ -40,9 +41,10 @@ def label_cells(runs: pa.Table, *, every_run: bool = False, pooled: Pooled = NOT
 
     Runs without an `identity_json` are distinguished by their whole spec. Setting columns are named by dotted spec keys and
     listed in `frame.attrs["settings"]`. Of two runs with equal cell, seed and input run (such as runs of different versions)
-    the one that finished last is kept, or all with `every_run`.
+    the one that finished last is kept, a failed or interrupted one only if no other is there; with `every_run` all are.
 
-    Column `outer` identifies independent replicates: for runs with input runs, the first run of their lineage. Column
+    Column `outer` identifies independent replicates: for runs with input runs, the first run of their lineage; `outer_seed` is
+    the seed of that run (see `_outer_seeds`). Column
     `repetition` is the run's key, or one key for all runs that differ only in what is pooled; `pooled` has their values of it.
     """
     frame: pd.DataFrame = runs.to_pandas()
@@ -58,11 +60,13 @@ def label_cells(runs: pa.Table, *, every_run: bool = False, pooled: Pooled = NOT
     same = repetitions(frame) if pooled else {}
     frame["repetition"] = [same.get(key, key) for key in frame["run_key"]]
     frame["outer"] = _outer(frame, same)
+    frame["outer_seed"] = _outer_seeds(frame)
     if not every_run:
         # Sorted by end only to choose among duplicates; `sort_index` restores the order of the runs.
-        by_end: pd.DataFrame = frame.assign(_exact=exact).sort_values("ended_at", kind="stable")
+        final = [Status(status).is_final for status in frame["status"]]
+        by_end: pd.DataFrame = frame.assign(_exact=exact, _final=final).sort_values(["_final", "ended_at"], kind="stable")
         unique = by_end.drop_duplicates(["cell", "_exact", "seed", "parent_key"], keep="last")
-        frame = unique.drop(columns="_exact").sort_index().reset_index(drop=True)
+        frame = unique.drop(columns=["_exact", "_final"]).sort_index().reset_index(drop=True)
     settings = _settings(frame.drop_duplicates("cell").reset_index(drop=True))
     for key in settings:
         # dtype object: with a missing value pandas would turn integers and booleans into floats.
@@ -113,6 +117,28 @@ def _outer(frame: pd.DataFrame, same: Mapping[str, str]) -> list[str]:
 
     of_files = _digests_of_files(frame)
     return [of_files.get(key) or ",".join(sorted(roots(key))) for key in frame["run_key"]]
+
+
+def _outer_seeds(frame: pd.DataFrame) -> pd.Series[Any]:
+    """Returns for every run the seed of the first run of its lineage, by which settings without a common first run are paired.
+
+    It is the run's own seed where there are several first runs, or where the first run is unknown and no other run of the cell
+    has it. Where others do, it is the key of the first run, so that the run has no partner: their own seeds would count runs
+    on one first run as independent.
+    """
+    seeds = dict(zip(frame["run_key"], frame["seed"], strict=True))
+    num_runs = frame.groupby(["cell", "outer"])["run_key"].transform("size")
+    found = [
+        seeds.get(outer, own if "," in outer or num == 1 else outer)
+        for outer, own, num in zip(frame["outer"], frame["seed"], num_runs, strict=True)
+    ]
+    mixed = any(isinstance(seed, str) for seed in found)
+    return pd.Series([str(seed) for seed in found] if mixed else found, index=frame.index, dtype=object if mixed else "int64")
+
+
+def pairing(one: pd.DataFrame, other: pd.DataFrame) -> str:
+    """Returns the column by which the runs of two cells are paired: `outer` where they share a first run, else `outer_seed`."""
+    return "outer" if set(one["outer"]) & set(other["outer"]) else "outer_seed"
 
 
 def _digests_of_files(frame: pd.DataFrame) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pruneyard.reports.baselines import Baseline, leaders, natural_baselines, re
 from pruneyard.reports.glossary import LARGER_IS_BETTER, measure_title
 from pruneyard.reports.leading import selection_measure
 from pruneyard.reports.merge_section import MERGE
-from pruneyard.reports.paired import against_baseline, against_leaders
+from pruneyard.reports.paired import UNKNOWN_DIRECTION, against_baseline, against_leaders
 from pruneyard.reports.study import CALIBRATE, PLACE, PROBE, Study
 from pruneyard.reports.tables import Table, Value
 
@@ -27,6 +27,8 @@ MAX_COMPARED = 100
 MAX_SHORT = 3
 """Series that the headline names."""
 _TONES = {"better": "good", "worse": "bad"}
+_COUNTED = {"better": "better", "worse": "worse", "different": UNKNOWN_DIRECTION}
+"""The verdicts that sentences count, by the word for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +143,9 @@ def _ranked(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows by data, model, stage and size, in the order of the summary, and the best difference first in each."""
     groups = study.cells.groupby(PLACE, sort=False, dropna=False).ngroup()
     group_of = dict(zip(study.cells["label"], groups, strict=True))
-    larger = LARGER_IS_BETTER.get(study.measures[0].partition("/")[2], True)
-    order = pd.DataFrame({"group": rows["a"].map(group_of), "gain": rows["difference"] * (1 if larger else -1)})
+    larger = LARGER_IS_BETTER.get(study.measures[0].partition("/")[2])
+    sign = 0 if larger is None else 1 if larger else -1  # 0 keeps the order of the summary
+    order = pd.DataFrame({"group": rows["a"].map(group_of), "gain": rows["difference"] * sign})
     return rows.loc[order.sort_values(["group", "gain"], ascending=[True, False], kind="stable").index]
 
 
@@ -159,9 +162,9 @@ def _sentence(rows: pd.DataFrame, series: Sequence[str], *, against: str, name: 
 
 
 def _counts(verdicts: Sequence[str]) -> str:
-    """Returns in how many settings a series is better and worse; empty if in none."""
+    """Returns in how many settings a series is better and worse, or differs; empty if in none."""
     num = len(verdicts)
-    found = {word: verdicts.count(word) for word in ("better", "worse")}
+    found = {word: verdicts.count(verdict) for word, verdict in _COUNTED.items()}
     where = {count: f" in {count} of {num} settings" for count in range(num)}
     where[num] = "" if num < 2 else " in both settings" if num == 2 else f" in all {num} settings"
     parts = [f"{word}{where[count]}" for word, count in found.items() if count]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pruneyard.reports.glossary import LARGER_IS_BETTER, measure_title
+from pruneyard.reports.records import Status
 
 MAX_SERIES = 24
 """Series (methods with their settings) that charts draw; 24 still have distinct pairs of colour and symbol."""
@@ -23,7 +24,7 @@ def selection_measure(finals: pd.DataFrame) -> str | None:
 
 
 def ranks(cells: pd.DataFrame, labelled: pd.DataFrame, finals: pd.DataFrame) -> pd.Series[float]:
-    """Returns the place of every cell among those of its `field`, 1 for the best, by the means over its runs of `CHOSEN_BY`.
+    """Returns the place of every cell among those of its `field`, 1 for the best, by means of `CHOSEN_BY` over completed runs.
 
     A measure settles ties of the one before it, as NLL those of calibrators, which keep the accuracy of their network.
 
@@ -31,8 +32,9 @@ def ranks(cells: pd.DataFrame, labelled: pd.DataFrame, finals: pd.DataFrame) -> 
     measure. Cells that lack a measure come last. The result has the index of `cells`.
     """
     means, ascending = pd.DataFrame({"field": cells["field"]}), []
+    completed = labelled.loc[labelled["status"] == Status.COMPLETED, ["run_key", "cell"]]
     for measure in CHOSEN_BY:
-        values = finals.loc[finals["measure"] == measure, ["run_key", "value"]].merge(labelled[["run_key", "cell"]], on="run_key")
+        values = finals.loc[finals["measure"] == measure, ["run_key", "value"]].merge(completed, on="run_key")
         means[measure] = cells["cell"].map(values.groupby("cell")["value"].mean())
         ascending.append(not LARGER_IS_BETTER[measure.partition("/")[2]])
     best_first = means.sort_values(list(CHOSEN_BY), ascending=ascending, kind="stable", na_position="last")

@@ -39,7 +39,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Lineages:
-    """All finished lineages of one stage, the best first, each from its first segment to its last."""
+    """All finished lineages of a stage, each from its first segment to its last: the best first, those that lost a seed last."""
 
     stage: str
     measure: str
@@ -54,12 +54,15 @@ def lineages(study: Study) -> list[Lineages]:
     segments = [json.loads(text).get("segment") or {} for text in runs["spec_json"]]
     runs["until"] = [float(segment.get("until", 1.0)) for segment in segments]
     runs["begun"] = [next(iter(segment.get("runs", ())), "") for segment in segments]
+    unfinished = set(study.labelled.loc[study.labelled["status"] != Status.COMPLETED.value, "cell"])
     in_parts = runs[runs["until"].lt(1) | runs["begun"].ne("")]
     found = []
     for stage, (population, group) in _populations(study, in_parts).items():
         lines = _lines(study, in_parts, group, population.measure)
         if lines:
-            ordered = sorted(lines, key=lambda line: line[-1].mean, reverse=population.best_is == "max")
+            rises = population.best_is == "max"
+            # One in which a seed failed has no value for the search either: what survived may be the easier seeds.
+            ordered = sorted(lines, key=lambda line: (line[-1].cell in unfinished, -line[-1].mean if rises else line[-1].mean))
             names = list(dict.fromkeys(name for line in lines for part in line for name in part.settings))
             found.append(
                 Lineages(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pruneyard.reports.cells import LABELS
+from pruneyard.reports.cells import LABELS, pairing
 from pruneyard.reports.glossary import LARGER_IS_BETTER
 from pruneyard.reports.records import Status
 from pruneyard.reports.statistics.aggregates import probability_of_improvement, stratified_bootstrap
@@ -28,9 +28,11 @@ from pruneyard.reports.study import DENSE, Study
 
 LEVEL = 0.05
 """Settings differ where the corrected p-value is below it."""
+UNKNOWN_DIRECTION = "different; which is better is not known"
+"""The verdict where settings differ in a measure of which it is not known whether more is better."""
 _Row = Mapping[str, Any]  # a cell of the study
 _Pair = tuple[_Row, _Row]
-_NO_VALUES = pd.DataFrame({"outer": [], "seed": [], "pooled": [], "value": []})
+_NO_VALUES = pd.DataFrame({"outer": [], "outer_seed": [], "pooled": [], "value": []})
 Selection = Mapping[str, Any]
 """The value that each column of the summary must have, such as `{"method": "rigl", "density": 0.1}`."""
 
@@ -46,7 +48,9 @@ def paired_differences(
     Naming stages names their kinds of jobs too, and methods of two kinds need not agree: merges are compared with trainings.
 
     Repetitions are paired by the first run of their lineage where the sides share it, as two calibrators of one network do,
-    else by seed. `num_pairs` counts the pairs, `num_won` those in which a is better; with fewer than two there is no interval.
+    else by the seed of that run. `num_pairs` counts the pairs, `num_won` those in which a is better; with fewer than two there is
+    no interval. `num_missing` counts further pairs of completed runs that lack a finite value, such as an infinite NLL: without
+    them the others say nothing, so there is no p-value.
     `p_value` is that of the paired t test, `p_corrected` the same corrected by Holm for all rows. `better` is the side whose
     value is better where `p_corrected` is below 0.05. Equal differences of all pairs say nothing about their spread: they have no
     p-value and name no side. `p_sign_flip` is the p-value of the sign-flip test, which assumes no normal distribution, and
@@ -132,6 +136,8 @@ def verdict(row: pd.Series[Any]) -> str:
     """Returns what a row of the comparison says, in words."""
     if not row["num_pairs"]:
         return "no common seeds"
+    if num_missing := row.get("num_missing", 0):
+        return f"{num_missing:.0f} of {row['num_pairs'] + num_missing:.0f} pairs have no finite value"
     is_equivalent = row.get("p_equivalent", math.nan) < LEVEL
     if isinstance(row["better"], str):
         word = "better" if row["better"] == "a" else "worse"
@@ -142,6 +148,8 @@ def verdict(row: pd.Series[Any]) -> str:
         return "one seed: no interval"
     if math.isnan(row["p_value"]):
         return "the same difference for every seed"
+    if row.get("p_corrected", math.nan) < LEVEL:
+        return UNKNOWN_DIRECTION
     if row["p_value"] < LEVEL:
         return "not separable after correction for all rows"
     seeds = f"not separable with {row['num_pairs']:.0f} seeds"
@@ -238,22 +246,27 @@ def _row(
     values_of: Mapping[int, pd.DataFrame], left: _Row, right: _Row, measure: str, margin: float | None
 ) -> dict[str, Any]:
     values = [values_of.get(int(row["cell"]), _NO_VALUES) for row in (left, right)]
-    by = "outer" if set(values[0]["outer"]) & set(values[1]["outer"]) else "seed"
-    means = [each.groupby(by)["value"].mean() for each in _with_equal_pooled(values, by)]
+    by = pairing(*values)
+    means = [each.groupby(by)["value"].mean(skipna=False) for each in _with_equal_pooled(values, by)]
     both = means[0].index.intersection(means[1].index)
-    differences = (means[0][both] - means[1][both]).dropna()
+    differences = (means[0][both] - means[1][both]).replace([math.inf, -math.inf], math.nan).dropna()
+    num_missing = len(both) - len(differences) if len(differences) else 0
     found = estimate(differences) if len(differences) else None
     drawn = (math.nan, math.nan)
     if len(differences) > 1:
         drawn = stratified_bootstrap(differences.to_numpy()[:, None], _mean, generator=np.random.default_rng(0))
     low, high = (float(found.low), float(found.high)) if found is not None else (math.nan, math.nan)
     own = estimate(means[0][differences.index]) if len(differences) else None
-    equivalent = {} if margin is None else {"p_equivalent": equivalence_test(differences, margin=margin)}
+    is_known = len(differences) > 0 and not num_missing
+    equivalent = {}
+    if margin is not None:
+        equivalent["p_equivalent"] = equivalence_test(differences, margin=margin) if is_known else math.nan
     return {
         "a": left["label"],
         "b": right["label"],
         "metric": measure,
         "num_pairs": len(differences),
+        "num_missing": num_missing,
         "mean_a": means[0][differences.index].mean(),
         "mean_a_low": math.nan if own is None else float(own.low),
         "mean_a_high": math.nan if own is None else float(own.high),
@@ -266,8 +279,8 @@ def _row(
         "flops_ratio": _ratio(left, right, "train_flops"),
         "time_ratio": _ratio(left, right, "train_s"),
         "num_won": _num_won(measure, differences),
-        "p_value": t_test(differences) if len(differences) else math.nan,
-        "p_sign_flip": sign_flip_test(differences, generator=np.random.default_rng(0)),
+        "p_value": t_test(differences) if is_known else math.nan,
+        "p_sign_flip": sign_flip_test(differences, generator=np.random.default_rng(0)) if is_known else math.nan,
         "probability_better": _probability_better(measure, *values),
         **equivalent,
         "pairs_needed": math.nan if (needed := seeds_to_separate(differences)) is None else float(needed),
@@ -280,10 +293,10 @@ def _mean(drawn_BST: Floats) -> Floats:
 
 
 def _values(study: Study, measure: str) -> dict[int, pd.DataFrame]:
-    """Returns the final values of the completed runs by cell: columns `outer`, `seed`, `pooled`, `value`."""
+    """Returns the final values of the completed runs by cell: columns `outer`, `outer_seed`, `pooled`, `value`."""
     runs = study.labelled[study.labelled["status"] == Status.COMPLETED]
     values = study.by_run[measure].reindex(runs["run_key"]).to_numpy() if measure in study.by_run else math.nan
-    table = runs[["cell", "outer", "seed", "pooled"]].assign(value=values)
+    table = runs[["cell", "outer", "outer_seed", "pooled"]].assign(value=values)
     return {int(own["cell"].iloc[0]): own for _, own in table.groupby("cell")}
 
 

@@ -1,8 +1,9 @@
 """Speed-up of distillation settings at equal accuracy, paired by seed.
 
-The runs of a baseline and of another setting with the same seed form a pair. The target is the final accuracy of the baseline, or
-a fraction of it. A run reaches the target at its first evaluation there, because accuracy between evaluations is unknown. A pair
-whose second run never reaches the target has no ratio, and neither has a mean over pairs that includes it.
+The runs of a baseline and of another setting with the same seed, and equal values of what is pooled, form a pair. The target is
+the final accuracy of the baseline, or a fraction of it. A run reaches the target at its first evaluation there, because accuracy
+between evaluations is unknown. A pair whose second run never reaches the target has no ratio, and neither has a mean over pairs
+that includes it.
 """
 
 from __future__ import annotations
@@ -60,16 +61,16 @@ def speedups(study: Study, measure: str) -> list[Speedup]:
     for place, group in _evaluated_cells(study, points).groupby("place", sort=False):
         series = dict(zip(group["cell"].tolist(), group["series"].tolist(), strict=True))
         baseline = _baseline(group)
-        firsts = _evaluations_by_seed(points, baseline)
+        firsts = _evaluations_by_repetition(points, baseline)
         for cell in (cell for cell in series if cell != baseline):
-            found += _compare((str(place), series[baseline], series[cell]), firsts, _evaluations_by_seed(points, cell))
+            found += _compare((str(place), series[baseline], series[cell]), firsts, _evaluations_by_repetition(points, cell))
     return found
 
 
 def points_of_runs(study: Study, measure: str) -> pd.DataFrame:
-    """Returns evaluations of completed distillation runs: columns `cell, seed, run_key, step, wall_s, value, flops`, by step."""
+    """Returns evaluations of completed distillation runs: columns `cell, seed, pooled, run_key, step, wall_s, value, flops`."""
     runs = study.labelled
-    runs = runs.loc[(runs["status"] == Status.COMPLETED) & (runs["kind"] == "distill"), ["run_key", "cell", "seed"]]
+    runs = runs.loc[(runs["status"] == Status.COMPLETED) & (runs["kind"] == "distill"), ["run_key", "cell", "seed", "pooled"]]
     history = study.history
     counted = history.loc[history["measure"] == _FLOPS, ["run_key", "step", "value"]]
     points = history.loc[history["measure"] == measure, ["run_key", "step", "wall_s", "value"]].merge(runs, on="run_key")
@@ -106,10 +107,14 @@ Arrival = tuple[_Evaluations, int, _Evaluations, int | None]
 """Evaluations of the baseline and the index where it reaches the target, then the same of the rival."""
 
 
-def _evaluations_by_seed(points: pd.DataFrame, cell: int) -> dict[int, _Evaluations]:
-    """Returns the evaluations of a cell's runs by seed."""
-    own = points[points["cell"] == cell]
-    return {seed: _evaluations(own[own["seed"] == seed]) for seed in sorted(set(own["seed"].tolist()))}
+Repetition = tuple[int, str]
+"""The seed of a run, and its values of what is pooled."""
+
+
+def _evaluations_by_repetition(points: pd.DataFrame, cell: int) -> dict[Repetition, _Evaluations]:
+    """Returns the evaluations of a cell's runs by repetition, without those of which there are several runs."""
+    groups = points[points["cell"] == cell].groupby(["seed", "pooled"], sort=True)
+    return {repetition: _evaluations(own) for repetition, own in groups if own["run_key"].nunique() == 1}
 
 
 def _evaluations(points: pd.DataFrame) -> _Evaluations:
@@ -134,10 +139,12 @@ def _baseline(group: pd.DataFrame) -> int:
 
 
 def _compare(
-    names: tuple[str, str, str], firsts: Mapping[int, _Evaluations], seconds: Mapping[int, _Evaluations]
+    names: tuple[str, str, str],
+    firsts: Mapping[Repetition, _Evaluations],
+    seconds: Mapping[Repetition, _Evaluations],
 ) -> Iterator[Speedup]:
     """Yields one comparison per target. names: place, baseline, rival."""
-    pairs = [(firsts[seed], seconds[seed]) for seed in firsts if seed in seconds]
+    pairs = [(firsts[each], seconds[each]) for each in firsts if each in seconds]
     if not pairs:
         return
     for share in (None, *SHARES):

@@ -21,6 +21,7 @@ from pruneyard.reports.location import Location
 from pruneyard.reports.naming import column_names
 from pruneyard.reports.planned import read_chosen_from, read_chosen_per, read_plan
 from pruneyard.reports.pooling import NOTHING, Pooled
+from pruneyard.reports.records import Status
 from pruneyard.reports.row_intervals import row_intervals
 from pruneyard.reports.store import Store
 
@@ -338,14 +339,18 @@ def _check_same_data(runs: Sequence[pa.Table], folders: Sequence[Location]) -> N
 
 
 def _counted_keys(runs: Sequence[pa.Table]) -> list[pa.Array]:
-    """Returns for each folder the keys of the runs to read from it: those that finished last there."""
-    ends: dict[str, tuple[datetime, int]] = {}
+    """Returns for each folder the keys of the runs to read from it: those that finished last there.
+
+    A run that is not finished in one folder is read from another one in which it is.
+    """
+    ends: dict[str, tuple[bool, datetime, int]] = {}
     for place, table in enumerate(runs):
-        for key, end in zip(table["run_key"].to_pylist(), table["ended_at"].to_pylist(), strict=True):
+        for key, status, end in zip(*(table[name].to_pylist() for name in ("run_key", "status", "ended_at")), strict=True):
             # At equal ends the later folder counts, so that every run is read from exactly one.
-            ends[key] = max((end, place), ends.get(key, (end, place)))
+            found = (Status(status).is_final, end, place)
+            ends[key] = max(found, ends.get(key, found))
     return [
-        pa.array([key for key, (_, holder) in ends.items() if holder == place], pa.string())
+        pa.array([key for key, (_, _, holder) in ends.items() if holder == place], pa.string())
         for place in range(len(runs))
     ]
 

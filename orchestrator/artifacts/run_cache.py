@@ -25,6 +25,10 @@ class IncompleteRunError(UsageError):
     """An entry of a cache is not a whole finished run."""
 
 
+class NewerRunError(UsageError):
+    """An entry of a cache was written by a newer version, which alone can judge it."""
+
+
 @dataclass(frozen=True)
 class CachedRun:
     """A finished run in a cache: its manifest and its rows. Its other files are read by `files`."""
@@ -100,7 +104,8 @@ class RunCache:
     def read(self, run_key: str) -> CachedRun | None:
         """Returns the finished run with this key; None if there is no manifest, as for a run that never finished.
 
-        Raises `IncompleteRunError` if manifest or record are damaged, or are those of another run.
+        Raises `IncompleteRunError` if manifest or record are damaged, or are those of another run, and `NewerRunError` for an
+        entry of a newer version.
         """
         artifact = self.folder.artifact(run_key)
         if not self.folder.manifest(run_key).is_file():
@@ -122,14 +127,16 @@ class RunCache:
             return attempt_of(decode_record(path, path.read_bytes()))
         except FileNotFoundError as error:
             raise IncompleteRunError(f"{path} is missing") from error
-        except (DamagedFileError, NewerSchemaError) as error:
+        except DamagedFileError as error:
             raise IncompleteRunError(str(error)) from error
+        except NewerSchemaError as error:
+            raise NewerRunError(str(error)) from error
 
     def add(self, run_key: str, source: RunFolder) -> bool:
         """Copies a completed run of a results folder; returns whether it was added.
 
-        An entry that is whole stays as it is; one that is not is replaced. Raises `IncompleteRunError` if the run in `source` is
-        not whole, as one that an earlier version has written without a record.
+        An entry that is whole, or of a newer version, stays as it is; one that is not is replaced. Raises `IncompleteRunError`
+        if the run in `source` is not whole, as one that an earlier version has written without a record.
         """
         if self.folder.artifact(run_key).is_dir():
             if not any(self.problems(run_key)):
@@ -158,6 +165,8 @@ class RunCache:
                 found.files()
         except IncompleteRunError as error:
             yield str(error)
+        except NewerRunError:  # this version cannot tell
+            return
 
 
 def _list(manifest: Mapping[str, object], name: str) -> list[object]:

@@ -4,7 +4,7 @@ import heapq
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from pruneyard.orchestrator.artifacts.run_cache import CachedRun, IncompleteRunError, RunCache
+from pruneyard.orchestrator.artifacts.run_cache import CachedRun, IncompleteRunError, NewerRunError, RunCache
 from pruneyard.orchestrator.commands.console import stdout_console
 from pruneyard.orchestrator.errors import ExitCode, UsageError
 from pruneyard.reports.formats import byte_size
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 def ls(folder: Location, as_json: bool) -> int:
     """Prints one line for each finished run, the newest first."""
     cache = _opened(folder)
-    by_key = _finished_runs(cache)
+    by_key, _ = _finished_runs(cache, cache.run_keys())
     runs, sizes = _by_age(by_key), cache.sizes(by_key)
     if as_json:
         click.echo(json.dumps([_as_json(run, sizes) for run in runs], indent=1))
@@ -87,10 +87,11 @@ def prune(folder: Location, older_than: timedelta | None, max_size: float | None
         raise click.UsageError("give --older-than, --max-size or both")
     cache = _opened(folder)
     cache.check_may_delete()
-    runs = _finished_runs(cache)
+    keys = cache.run_keys()  # once: what other studies add meanwhile is not judged
+    runs, unknown = _finished_runs(cache, keys)
     sizes = cache.sizes(runs)
     removed = _to_remove(runs, sizes, before=None if older_than is None else datetime.now(UTC) - older_than, max_bytes=max_size)
-    unfinished = sorted(cache.run_keys() - runs.keys())
+    unfinished = sorted(keys - runs.keys() - unknown)
     for key in (*unfinished, *removed):
         reason = "is not whole" if key in unfinished else f"ended {runs[key].attempt.run.ended_at:%Y-%m-%d %H:%M}"
         click.echo(f"{'would remove' if dry_run else 'removed'} {key}: {reason}")
@@ -134,18 +135,20 @@ def _opened(folder: Location) -> RunCache:
     return cache
 
 
-def _finished_runs(cache: RunCache) -> dict[str, CachedRun]:
-    """Returns the entries whose manifest and record are whole, by run key; warns about others."""
-    found = {}
-    for key in sorted(cache.run_keys()):
+def _finished_runs(cache: RunCache, keys: Collection[str]) -> tuple[dict[str, CachedRun], set[str]]:
+    """Returns the entries whose manifest and record are whole, by run key, and the keys of newer versions; warns of others."""
+    found, unknown = {}, set()
+    for key in sorted(keys):
         try:
             run = cache.read(key)
-        except IncompleteRunError as error:
+        except (IncompleteRunError, NewerRunError) as error:
             logger.warning("%s", error)
+            if isinstance(error, NewerRunError):
+                unknown.add(key)
             continue
         if run is not None:
             found[key] = run
-    return found
+    return found, unknown
 
 
 def _by_age(runs: Mapping[str, CachedRun]) -> Sequence[CachedRun]:

@@ -62,8 +62,15 @@ def _folder_findings(folder: RunFolder, *, repair: bool) -> Iterator[Finding]:
     if repair:
         with hold_lease(folder.path):
             keys = set(folder.runs_with_artifacts())
-            for note in Store(folder).restore(keys).notes:
-                yield Finding(name="repaired", good=True, text=note)
+            restored = Store(folder).restore(keys)
+        for note in restored.notes:
+            yield Finding(name="repaired", good=True, text=note)
+        if restored.lost:
+            text = (
+                f"nothing was changed: a damaged file holds rows of {len(restored.lost)} finished runs, {restored.lost[0]} "
+                "first, of which an earlier version wrote no record; put a copy of the file back, or delete it to run them again"
+            )
+            yield Finding(name="repair", good=False, text=text)
     advice = "" if repair else f"; to write rows again from their records: pruneyard doctor {folder.path} --repair"
     for name, extent, problems in verify_folder(folder):
         for problem in problems:

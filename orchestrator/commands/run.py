@@ -210,7 +210,7 @@ def _fronts(results: Results, spec: Spec) -> list[str]:
     for stage in spec.stages:
         if stage.learning is not None and len(results.runs()):
             directions = stage.learning.search.directions
-            front = results.pareto(directions)
+            front = results.pareto(directions, stage=stage.name)
             words = " and ".join(f"{way} {name}" for name, way in directions.items())
             shown = [name for name in (*front.attrs["settings"], "model", "method", "density", *directions) if name in front]
             lines += [f"{len(front)} not beaten in {words}:", front[list(dict.fromkeys(shown))].to_string(index=False)]

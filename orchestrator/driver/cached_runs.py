@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from pruneyard.orchestrator.artifacts.run_cache import CachedRun, IncompleteRunError, RunCache
+from pruneyard.orchestrator.artifacts.run_cache import CachedRun, IncompleteRunError, NewerRunError, RunCache
 from pruneyard.orchestrator.artifacts.write_buffer import WriteBuffer
 from pruneyard.orchestrator.planning.data_changes import changes_since
 from pruneyard.orchestrator.planning.plan import Plan
@@ -83,6 +83,9 @@ def take_from_caches(plan: Plan, caches: Caches) -> Plan:
                 logger.warning("not taken from the cache: %s", "; ".join(changes))
                 continue
             _copy(run, plan, buffer)
+        except NewerRunError as error:
+            logger.warning("not taken from the cache: %s", error)
+            continue
         except IncompleteRunError as error:
             logger.warning("not taken from the cache: %s", error)
             caches.damaged.add(job.key)

@@ -89,9 +89,9 @@ def common_scores(study: Study, measure: str) -> dict[str, Floats]:
     runs = study.labelled[study.labelled["status"] == Status.COMPLETED]
     if measure not in study.by_run:
         raise ValueError(f"{measure}: no run has it")
-    values = runs[["cell", "seed"]].assign(value=runs["run_key"].map(study.by_run[measure]).astype("float64")).dropna()
+    values = runs[["cell", "outer_seed"]].assign(value=runs["run_key"].map(study.by_run[measure]).astype("float64")).dropna()
     table = values.merge(cells[["cell", "series", "task"]], on="cell")
-    by_place = table.groupby(["series", "task", "seed"])["value"].mean().unstack("series").dropna()
+    by_place = table.groupby(["series", "task", "outer_seed"])["value"].mean().unstack("series").dropna()
     tasks = by_place.index.get_level_values("task").unique()
     seeds = set.intersection(*(set(by_place.loc[task].index) for task in tasks)) if len(tasks) else set()
     if len(tasks) < 2 or len(seeds) < 2:
@@ -99,7 +99,7 @@ def common_scores(study: Study, measure: str) -> dict[str, Floats]:
             f"the methods have {len(tasks)} tasks in common, with {len(seeds)} seeds of {measure} in each; "
             "aggregates need two of both"
         )
-    chosen = by_place[by_place.index.get_level_values("seed").isin(seeds)]
+    chosen = by_place[by_place.index.get_level_values("outer_seed").isin(seeds)]
     order = [name for name in dict.fromkeys(cells["series"]) if name in chosen]
     return {name: chosen[name].unstack("task").to_numpy(dtype=np.float64) for name in order}
 

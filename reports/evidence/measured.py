@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pruneyard.reports.cells import flat_spec
+from pruneyard.reports.cells import flat_spec, pairing
 from pruneyard.reports.evidence.claim import Compared, Condition, EvidenceClaims, Guard, PaperClaim, Values
 from pruneyard.reports.evidence.verdict import MIN_PAIRS, Effect, Judgement, Kept, judge
 from pruneyard.reports.glossary import larger_is_better
@@ -76,7 +76,7 @@ def findings(study: Study, claims: EvidenceClaims) -> list[Finding]:
 
 
 def _of_claim(claim: PaperClaim, runs: _Runs) -> list[Finding]:
-    pairs, effects, series = [], [], []
+    pairs, effects, p_values = [], [], []
     for compared in claim.comparisons:
         own = [(pair, runs.values(claim.measure, *pair)) for pair in runs.pairs(compared, claim.match)]
         nums = [len((after - before).dropna()) for _, (before, after) in own]
@@ -85,9 +85,9 @@ def _of_claim(claim: PaperClaim, runs: _Runs) -> list[Finding]:
         for (pair, (before, after)), num in zip(own, nums, strict=True):
             if num >= least:
                 pairs.append((compared, *pair))
-                series.append((after - before).dropna())
+                p_values.append(_p_value(before, after))
                 effects.append(_effect(before, after))
-    corrected = holm([t_test(each) if len(each) else math.nan for each in series])
+    corrected = holm(p_values)
     found = []
     for (compared, base, method), effect, p in zip(pairs, effects, corrected, strict=True):
         effect = replace(effect, p_corrected=float(p))
@@ -112,6 +112,13 @@ def _of_claim(claim: PaperClaim, runs: _Runs) -> list[Finding]:
             )
         )
     return found
+
+
+def _p_value(before: pd.Series[float], after: pd.Series[float]) -> float:
+    """Returns that of the paired t test; NaN if a pair of completed runs lacks a finite value."""
+    differences = after - before
+    shared = differences[before.index.intersection(after.index)]
+    return math.nan if shared.empty or shared.isna().any() else t_test(shared)
 
 
 def _effect(before: pd.Series[float], after: pd.Series[float]) -> Effect:
@@ -170,16 +177,16 @@ class _Runs:
                     yield base, method
 
     def values(self, measure: str, base: int, method: int) -> tuple[pd.Series[float], pd.Series[float]]:
-        """Returns the values of both cells by repetition: by the first run of a lineage where they share it, else by seed."""
+        """Returns the values of both cells by repetition: by the first run of a lineage where they share it, else by its seed."""
         own = [self._runs[cell] for cell in (base, method)]
-        by = "outer" if set(own[0]["outer"]) & set(own[1]["outer"]) else "seed"
+        by = pairing(*own)
         if measure.startswith(EPOCHS_TO):
             of_runs = self._epochs(measure.removeprefix(EPOCHS_TO), own)
         else:
             table = self._study.by_run
             of_runs = table[measure] if measure in table else pd.Series(dtype="float64")
         before, after = (
-            each.assign(value=of_runs.reindex(each["run_key"]).to_numpy()).groupby(by)["value"].mean() for each in own
+            each.assign(value=of_runs.reindex(each["run_key"]).to_numpy()).groupby(by)["value"].mean(skipna=False) for each in own
         )
         return before, after
 

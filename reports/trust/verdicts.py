@@ -116,7 +116,8 @@ def _tests(study: Study, place: int, comparison: Comparison) -> list[_Test]:
             if entry.cell is not neutral:
                 pairs = paired_values(study, entry.cell, neutral, measure)
                 # Pairs that rest on the same first run count as one.
-                differences: pd.Series[float] = pairs["difference"].groupby(pairs["outer"]).mean().dropna()
+                every: pd.Series[float] = pairs["difference"].groupby(pairs["outer"]).mean(skipna=False)
+                differences = every.dropna()
                 tests.append(
                     _Test(
                         place=place,
@@ -124,7 +125,8 @@ def _tests(study: Study, place: int, comparison: Comparison) -> list[_Test]:
                         measure=measure,
                         difference=float(differences.mean()),
                         num_pairs=len(differences),
-                        p_value=t_test(differences),
+                        # The NLL of a run may be infinite: without it the others say nothing.
+                        p_value=t_test(differences) if len(differences) == len(every) else math.nan,
                     )
                 )
     return tests

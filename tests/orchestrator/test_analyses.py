@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,3 +189,17 @@ def test_the_command_prints_an_analysis_in_each_format(sweep, pruneyard):
     refused = pruneyard("analyze", folder, "--kind", "fronts")
     assert (refused.code, "Did you mean front?" in refused.err) == (2, True)
     assert set(ANALYSES) == {"importance", "aggregates", "profile", "time-to-target", "variance", "front", "hypervolume"}
+
+
+def test_the_front_of_a_stage_has_its_own_settings_only(tmp_path: Path) -> None:
+    for key, stage, method, rate, accuracy in (
+        ("slow", "tune", "rigl", 0.1, 0.80),
+        ("fast", "tune", "rigl", 0.2, 0.85),
+        ("teacher", "teacher", "dense", 0.3, 0.99),
+    ):
+        spec = json.dumps({"kind": "sparse", "optimizer": {"lr": rate}})
+        row = record(key, stage=stage, method=method, density=None, spec_json=spec)
+        Store(RunFolder(tmp_path)).write(row, [replace(metric(accuracy), split="val")], [])
+    front = Results(tmp_path).pareto({"val/accuracy": "max"}, stage="tune")
+    assert front["val/accuracy"].tolist() == [0.85]
+    assert Results(tmp_path).pareto({"val/accuracy": "max"})["val/accuracy"].tolist() == [0.99]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from in_process_command import Pruneyard
+from made_up_study import metric, record
 
 from pruneyard.orchestrator.artifacts.reader import finished_network, open_run
 from pruneyard.orchestrator.driver.run import run
@@ -13,6 +14,7 @@ from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.results import Results
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.parquet import DamagedFileError
+from pruneyard.reports.store import Store
 
 SPEC = {
     "name": "two",
@@ -138,3 +140,20 @@ def test_a_moved_folder_says_where_its_artifacts_are_now(folder: Path, tmp_path:
         assert (Path(artifact) / "manifest.json").is_file()
     stored = pd.read_parquet(moved / "results" / "runs")
     assert list(stored["artifact"]) == [f"artifacts/{key}" for key in stored["run_key"]]
+
+
+def test_doctor_says_what_cannot_be_repaired(tmp_path: Path, pruneyard: Pruneyard) -> None:
+    """A run of an earlier version has no record; one of its rows is in a damaged file."""
+    folder = RunFolder(tmp_path)
+    for key in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
+        Store(folder).write(record(key), [metric(0.5)], [])
+        folder.manifest(key).write_text("{}")
+    (tmp_path / "spec.yaml").write_text("name: x\n")
+    (damaged,) = [path for path in folder.files_of_table("metrics") if path.name.startswith("aaaa")]
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:20] + bytes([content[20] ^ 255]) + content[21:])
+    folder.attempt_record("aaaaaaaaaaaa", 1).unlink()
+    told = pruneyard("doctor", str(tmp_path), "--repair")
+    assert told.code == 1
+    assert "WRONG repair: nothing was changed: a damaged file holds rows of 1 finished runs, aaaaaaaaaaaa first" in told.out
+    assert "put a copy of the file back, or delete it to run them again" in told.out

@@ -17,6 +17,8 @@ from pruneyard.orchestrator.artifacts.run_cache import CachedRun, RunCache
 from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.results import Results
+from pruneyard.reports import records
+from pruneyard.reports.attempt import attempt_of, decode_record, encode_record
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
@@ -269,3 +271,32 @@ def test_planning_finds_ten_thousand_entries_by_one_listing(tmp_path: Path, capl
         assert len(RunCache(tmp_path).run_keys()) == 10_000
         assert run({**TRAINING, "name": "one"}, tmp_path / "out", local=True, cache_from=[tmp_path]).exit_code == 0
     assert not caplog.records
+
+
+def test_entries_of_a_newer_version_and_those_added_meanwhile_are_kept(
+    calm: Path, tmp_path: Path, pruneyard: Pruneyard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The record of one entry states a later schema; another entry is added after the others were read."""
+    shutil.copytree(calm / "cache", tmp_path / "cache")
+    cache = RunCache(tmp_path / "cache")
+    newer, late, *_ = keys = sorted(cache.run_keys())
+    record = cache.folder.artifact(newer) / "record-1.json"
+    attempt = attempt_of(decode_record(record, record.read_bytes()))
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "SCHEMA_VERSION", records.SCHEMA_VERSION + 1)
+        record.write_bytes(encode_record(attempt))
+    written = record.read_bytes()
+    shutil.move(cache.folder.artifact(late), tmp_path / late)
+    sizes = RunCache.sizes
+
+    def add_meanwhile(self: RunCache, runs: Any) -> dict[str, int]:
+        shutil.move(tmp_path / late, cache.folder.artifact(late))
+        return sizes(self, runs)
+
+    monkeypatch.setattr(RunCache, "sizes", add_meanwhile)
+    told = pruneyard("cache", "prune", str(tmp_path / "cache"), "--older-than", "1000d")
+    assert "this pruneyard reads up to" in caplog.text
+    assert "removed" not in told.out
+    assert sorted(cache.run_keys()) == keys
+    assert not cache.add(newer, RunFolder(calm / "out"))
+    assert record.read_bytes() == written

@@ -76,7 +76,7 @@ def test_probes_and_calibrators_take_no_place_of_the_networks(tmp_path):
 
 def test_nll_settles_what_accuracy_leaves_open_and_no_number_comes_last():
     cells = pd.DataFrame({"cell": list("abcde"), "field": ["one"] * 4 + ["two"]})
-    labelled = pd.DataFrame({"run_key": list("abce"), "cell": list("abce")})
+    labelled = pd.DataFrame({"run_key": list("abce"), "cell": list("abce"), "status": "COMPLETED"})
     accuracy = [("a", 0.9), ("b", 0.9), ("c", 0.95), ("e", 0.1)]
     finals = [{"run_key": key, "measure": "val/accuracy", "value": value} for key, value in accuracy]
     finals += [{"run_key": key, "measure": "val/nll", "value": value} for key, value in [("a", 0.5), ("b", 0.4), ("c", 2.0)]]
@@ -104,8 +104,9 @@ def test_sizes_of_a_series_are_thinned_evenly_from_the_largest_to_the_smallest(s
 
 def test_ranks_are_places_within_a_field_by_mean_over_runs_and_cells_without_the_measure_come_last():
     cells = pd.DataFrame({"cell": [0, 1, 2, 3], "field": ["a", "a", "b", "a"]})
-    labelled = pd.DataFrame({"run_key": ["r0", "r1", "s1", "r2"], "cell": [0, 1, 1, 2]})
-    values = {"r0": 0.5, "r1": 0.3, "s1": 0.4, "r2": 9.0}
+    labelled = pd.DataFrame({"run_key": ["r0", "p0", "r1", "s1", "r2"], "cell": [0, 0, 1, 1, 2], "status": "COMPLETED"})
+    labelled.loc[1, "status"] = "PRUNED"
+    values = {"r0": 0.5, "p0": 0.1, "r1": 0.3, "s1": 0.4, "r2": 9.0}
     finals = pd.DataFrame({"run_key": list(values), "measure": "val/nll", "value": list(values.values())})
     assert leading.ranks(cells, labelled, finals).tolist() == [2, 1, 1, 3]  # 0.5 and the mean 0.35; smaller is better
 
