@@ -27,6 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.user_code.errors import UserCodeError
 from pruneyard.workloads.user_code.families import KINDS, PROTOCOLS, NoFamilyError, family_of
 from pruneyard.workloads.user_code.files import LOCATIONS, module_of_file
@@ -116,7 +117,8 @@ def add_file(path: str, family: str | None = None) -> str:
     module = module_of_file(path)
     cls = class_in(import_user_module(module, reference=path), path)
     if family is not None and family not in PROTOCOLS:
-        raise UserCodeError(f"{path}: {family!r} is no family of plug-ins; known are {', '.join(PROTOCOLS)}")
+        known = f"known are {', '.join(PROTOCOLS)}{nearest(family, PROTOCOLS)}"
+        raise UserCodeError(f"{path}: {family!r} is no family of plug-ins; {known}")
     try:
         member = family or family_of(cls), Path(path).stem
     except NoFamilyError as error:
@@ -232,7 +234,7 @@ def kinds() -> list[str]:
 def find_job(kind: str) -> type[Any]:
     """Returns the job class of a kind; raises `ValueError` if there is none."""
     if kind not in kinds():
-        raise ValueError(f"{kind!r} is none of {', '.join(kinds())}")
+        raise ValueError(f"{kind!r} is none of {', '.join(kinds())}{nearest(kind, kinds())}")
     module = importlib.import_module(_jobs()[kind])
     return getattr(module, module.__all__[0])  # type: ignore[no-any-return]
 

@@ -18,6 +18,7 @@ from pruneyard.reports.evidence.section import comparison_text, confound_table, 
 from pruneyard.reports.export import export
 from pruneyard.reports.location import Location
 from pruneyard.reports.study import Study
+from pruneyard.workloads.nearest import nearest
 
 COLUMNS = ("paper", "comparison", "measure", "difference", "seeds", "p", "mechanism", "verdict")
 NUMBERS = ("difference", "seeds", "p")
@@ -29,7 +30,8 @@ def execute(folders: Sequence[Location], methods: Sequence[str], form: str | Non
     known = list(dict.fromkeys(claim.method for claim in claims.claims))
     for name in methods:
         if name not in known:
-            raise UsageError(f"--method {name}: is no method with a claim; it must be one of {', '.join(known)}")
+            rule = f"it must be one of {', '.join(known)}{nearest(name, known)}"
+            raise UsageError(f"--method {name}: is no method with a claim; {rule}")
     found = findings(Study.read(check_folders(folders)), claims)
     found = [each for each in found if not methods or each.claim.method in methods]
     if not found:

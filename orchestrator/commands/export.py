@@ -17,6 +17,7 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.study import Study
 from pruneyard.reports.tables import best_places
+from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.plugins import names
 
 TABLES = ("summary", "runs", "metrics", "curves", "latency")
@@ -94,4 +95,4 @@ def _write_network(folder: RunFolder, key: str, form: str, out: Location) -> int
 
 def _check_choice(form: str | None, allowed: tuple[str, ...] | list[str], what: str) -> None:
     if form is not None and form not in allowed:
-        raise UsageError(f"--format {form}: {what} is exported as one of {', '.join(allowed)}")
+        raise UsageError(f"--format {form}: {what} is exported as one of {', '.join(allowed)}{nearest(form, allowed)}")

@@ -17,12 +17,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pruneyard.orchestrator.coordination.journal import Journal
-from pruneyard.orchestrator.spec.codec import nearest
 from pruneyard.orchestrator.spec.job import Job, group_of
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.records import Status
+from pruneyard.workloads.nearest import nearest
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.execution.report import Report

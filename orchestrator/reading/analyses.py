@@ -13,6 +13,7 @@ from pruneyard.reports.analysis.importance import NoOptunaError, importances
 from pruneyard.reports.analysis.reaching import reached_by_setting
 from pruneyard.reports.analysis.variances import variance_by_level
 from pruneyard.reports.study import Study
+from pruneyard.workloads.nearest import nearest
 
 ANALYSES: Mapping[str, Callable[..., pd.DataFrame]] = {
     "importance": importances,
@@ -34,7 +35,7 @@ def analysis(study: Study, kind: str, *, metric: str | None = None, **options: s
     Raises `UsageError` for an analysis, a metric or an option that there is not, and where the study has too little for it.
     """
     if kind not in ANALYSES:
-        raise UsageError(f"{kind}: there is no such analysis; it must be one of {', '.join(ANALYSES)}")
+        raise UsageError(f"{kind}: there is no such analysis; it must be one of {', '.join(ANALYSES)}{nearest(kind, ANALYSES)}")
     function = ANALYSES[kind]
     given = {name: value for name, value in options.items() if value is not None}
     taken = [name for name in inspect.signature(function).parameters if name not in ("study", "measure")]

@@ -8,9 +8,10 @@ from typing import Any
 
 from pruneyard.cluster.profile import Profile, ProfileError, Workers
 from pruneyard.orchestrator.errors import SpecError, UsageError
-from pruneyard.orchestrator.spec.codec import decode, nearest, short_json
+from pruneyard.orchestrator.spec.codec import decode, short_json
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.yaml_document import SUFFIXES, Document, parse_document, plain
+from pruneyard.workloads.nearest import nearest
 
 
 def packaged_profiles() -> list[str]:
@@ -49,7 +50,7 @@ def _document(source: str) -> Document:
         text = files("pruneyard.cluster.profiles").joinpath(f"{source}.yaml").read_text(encoding="utf-8")
         return parse_document(text, origin=f"{source} (packaged)")
     known = packaged_profiles()
-    hint = nearest(source, dict.fromkeys(known))
+    hint = nearest(source, known)
     raise UsageError(
         f"{source}: there is no such file, and the packaged profiles are {', '.join(known)}{hint}"
     )

@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from pruneyard.workloads.data.array_splits import PARTS, Array, splits_of
 from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.nearest import nearest
 
 CLASSES = "classes"
 
@@ -34,7 +35,8 @@ class ArrayFile:
         classes = tuple(str(name) for name in parts.pop(CLASSES, ()))
         unknown = [name for name in parts if name not in PARTS]
         if unknown:
-            raise ValueError(f"{unknown[0]!r} names no split; it must be one of {', '.join(PARTS)}, or {CLASSES}")
+            rule = f"it must be one of {', '.join(PARTS)}, or {CLASSES}{nearest(unknown[0], [*PARTS, CLASSES])}"
+            raise ValueError(f"{unknown[0]!r} names no split; {rule}")
         for part, pair in parts.items():
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise ValueError(f"{part} is a {type(pair).__name__}; it must be a pair of inputs and labels, (X, y)")

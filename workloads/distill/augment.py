@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pruneyard.workloads.nearest import nearest
+
 BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
 CROP_SHARE, CUTOUT_SHARE = 0.125, 0.5  # of the image's side
 SCALE, DEGREES = 1.2, 15.0
@@ -50,7 +52,7 @@ class Strategy:
         names = tuple(text.split("_")) if text else ()
         unknown = [name for name in names if name not in TRANSFORMS]
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is none of {', '.join(TRANSFORMS)}")
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(TRANSFORMS)}{nearest(unknown[0], TRANSFORMS)}")
         return cls(names=names, always=tuple(name for name in always if name in names))
 
     def sample(self, generator: torch.Generator, *, num: int = 1) -> SampledTransforms:

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from pruneyard.workloads.masks.masks import CHOSEN, all_prunable_layers, layers_to_choose_from
+from pruneyard.workloads.nearest import nearest
 
 
 def choose_prunable(model: nn.Module, patterns: Sequence[str]) -> None:
@@ -41,7 +42,8 @@ def choose_prunable(model: nn.Module, patterns: Sequence[str]) -> None:
 def _mismatch(model: nn.Module, pattern: str, names: list[str]) -> str:
     others = [name for name, _ in model.named_parameters() if fnmatchcase(name, pattern.removeprefix("!"))]
     found = f"only {listed(others, most=8)}, which cannot be pruned" if others else "no weight"
-    return f"{found}; weights of convolutions, linear layers and attention can be pruned: {listed(names, most=8)}"
+    able = f"{listed(names, most=8)}{nearest(pattern, names)}"
+    return f"{found}; weights of convolutions, linear layers and attention can be pruned: {able}"
 
 
 def listed(names: Sequence[str], *, most: int = 4) -> str:

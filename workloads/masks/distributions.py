@@ -4,6 +4,8 @@ import fnmatch
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from pruneyard.workloads.nearest import nearest
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -42,7 +44,9 @@ def dense_layers(names: Sequence[str], patterns: Collection[str]) -> set[str]:
     for pattern in patterns:
         matches = names[:1] if pattern == "first" else [name for name in names if _matches(name, pattern)]
         if not matches:
-            raise ValueError(f"keep_dense has {pattern!r}; it must match one of {', '.join(names)}")
+            layers = dict.fromkeys(["first", *(name.rpartition(".")[0] for name in names), *names])
+            rule = f"it must match one of {', '.join(names)}{nearest(pattern, layers)}"
+            raise ValueError(f"keep_dense has {pattern!r}; {rule}")
         found.update(matches)
     return found
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from pruneyard.workloads.interfaces import NamedParameters
+from pruneyard.workloads.nearest import nearest
 
 LrFactors = tuple[tuple[str, float], ...]
 """Patterns of parameter names, as `fnmatch` matches them, and the factors of the learning rate of these parameters."""
@@ -24,7 +25,8 @@ def check_patterns(factors: LrFactors, names: Sequence[str]) -> None:
     for place, (pattern, _) in enumerate(factors):
         if not any(fnmatchcase(name, pattern) for name in names):
             listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-            raise ValueError(f"optimizer.lr_factors[{place}] is {pattern!r}, which matches no parameter of {listed}")
+            rule = f"which matches no parameter of {listed}{nearest(pattern, names)}"
+            raise ValueError(f"optimizer.lr_factors[{place}] is {pattern!r}, {rule}")
 
 
 def parameter_groups(

@@ -15,6 +15,7 @@ from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY
 from pruneyard.workloads.masks.choice import listed
 from pruneyard.workloads.masks.stored_weights import decode, dense_shapes
+from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.parents import PlannedParent
 from pruneyard.workloads.training.planned_training import Shapes, num_outputs, planned_shapes, trainings
 
@@ -115,7 +116,8 @@ class InitialWeights:
         """Returns the names of the tensors to read. Raises `ValueError` where the file and the network do not fit."""
         for place, pattern in enumerate(self.reset):
             if not any(fnmatchcase(name, pattern) for name in own):
-                raise ValueError(f"initial.reset[{place}] is {pattern!r}, which matches none of {listed(list(own))}")
+                rule = f"which matches none of {listed(list(own))}{nearest(pattern, own)}"
+                raise ValueError(f"initial.reset[{place}] is {pattern!r}, {rule}")
         wanted = [name for name in own if not self._is_reset(name)]
         remedy = "give the same model, or name in initial.reset what is to start at random"
         if missing := [name for name in wanted if name not in shapes]:

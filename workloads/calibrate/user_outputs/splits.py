@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
+from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.seeding import stream_seed
 
 OWN = ("calib", "val", "test")
@@ -50,7 +51,7 @@ def rows_named(values: NDArray[Any], names: SplitNames, *, place: str) -> Rows:
         if split not in OWN and not split.startswith(f"{OOD}.") and split != IGNORED:
             row = int((texts == text).argmax())
             allowed = f"{', '.join(own)}, {IGNORED} (not used), {OOD} or {OOD}.NAME; map other names by splits"
-            raise ValueError(f"{place}: row {row} is {text!r}; it must be one of {allowed}")
+            raise ValueError(f"{place}: row {row} is {text!r}; it must be one of {allowed}{nearest(text, own)}")
         split_of[text] = split
     splits = np.array([split_of[text] for text in texts.tolist()], dtype=object)
     # Two names can stand for one split: ood and ood.all.

@@ -39,6 +39,7 @@ from pruneyard.workloads.data.corruptions.digital import (
 from pruneyard.workloads.data.corruptions.noises import gaussian_noise, impulse_noise, shot_noise
 from pruneyard.workloads.data.corruptions.row_noise import RowNoise
 from pruneyard.workloads.data.corruptions.weather import brightness, fog, frost, snow
+from pruneyard.workloads.nearest import nearest
 
 Corruption = Callable[[Tensor, RowNoise, int], Tensor]
 """Maps images (B, C, H, W) in [0, 1], random numbers and a severity, 1 ... 5, to images that may lie outside [0, 1]."""
@@ -93,7 +94,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 def check_corruption(name: str, *, field: str) -> None:
     """Raises `ValueError` for an unknown corruption."""
     if name not in CORRUPTIONS:
-        raise ValueError(f"{field} is {name!r}; it must be one of {', '.join(CORRUPTIONS)}")
+        raise ValueError(f"{field} is {name!r}; it must be one of {', '.join(CORRUPTIONS)}{nearest(name, CORRUPTIONS)}")
 
 
 def corrupt(images: Tensor, name: str, severity: int, *, rows: Tensor, seed: int) -> Tensor:

@@ -20,6 +20,7 @@ from pruneyard.workloads.data.selection import (
     error_norms,
     forgetting_events,
 )
+from pruneyard.workloads.nearest import nearest
 
 __all__ = ["CCS"]
 
@@ -45,7 +46,8 @@ class CCS(ClasswiseSelector):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.score not in HARDNESS_SCORES:
-            raise ValueError(f"score is {self.score!r}; it must be one of {', '.join(HARDNESS_SCORES)}")
+            rule = f"it must be one of {', '.join(HARDNESS_SCORES)}{nearest(self.score, HARDNESS_SCORES)}"
+            raise ValueError(f"score is {self.score!r}; {rule}")
         if not 0 <= self.drop < 1:
             raise ValueError(f"drop is {self.drop}; it must lie in [0, 1), a share of the rows of a class")
         if self.strata < 1:

@@ -37,6 +37,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
+from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.networks.last_layer import last_layer, last_layer_name
 from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.probe.activations import layer_inputs
@@ -88,8 +89,8 @@ class HolisticConcepts:
 
     def __post_init__(self) -> None:
         for name, allowed in (("extraction", EXTRACTIONS), ("importance", IMPORTANCES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+            if (given := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name} is {given!r}; it must be one of {', '.join(allowed)}{nearest(given, allowed)}")
         for name, lowest in (("num_concepts", 2), ("max_strategies", 1)):
             if getattr(self, name) < lowest:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {lowest} or more")
