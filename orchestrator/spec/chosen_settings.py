@@ -7,8 +7,9 @@ so their run keys are those of the same jobs in any other spec.
 from collections.abc import Mapping
 from typing import Any
 
-from pruneyard.orchestrator.spec.codec import nearest, short_json
+from pruneyard.orchestrator.spec.codec import short_json
 from pruneyard.orchestrator.spec.references import ChainError, UpstreamRuns
+from pruneyard.workloads.nearest import nearest
 
 KEY = "settings"
 _KEYS = ("from", "where", "best")
@@ -25,7 +26,7 @@ def chosen_settings(tables: Mapping[str, Any], earlier: UpstreamRuns) -> list[Ma
         raise ChainError(KEY, f"is {short_json(table)}; it must be a table such as {{from: STAGE, best: val/accuracy}}")
     for key in table:
         if key not in _KEYS:
-            hint = nearest(key, dict.fromkeys(_KEYS))
+            hint = nearest(key, _KEYS)
             raise ChainError(f"{KEY}.{key}", f"is unknown; known are {', '.join(_KEYS)}{hint}")
     for name in tables:
         if name not in _BESIDE and tables[name]:

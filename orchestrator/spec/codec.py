@@ -1,7 +1,6 @@
 """Decodes plain tables to the workloads' dataclasses and encodes them again. Every problem is reported with its key."""
 
 import dataclasses
-import difflib
 import json
 import re
 from collections.abc import Callable, Mapping, Set
@@ -10,22 +9,21 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from pruneyard.orchestrator.spec.plain_types import names_in, words_of
 from pruneyard.orchestrator.spec.problem_log import ProblemLog, join_keys
+from pruneyard.orchestrator.spec.reference_keys import (
+    BESIDE_FROM,
+    NEEDS_FROM,
+    SOURCES,
+    forms,
+    may_refer,
+    written_keys,
+)
+from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
 from pruneyard.workloads.user_code.errors import UserCodeError
 from pruneyard.workloads.user_code.identity import SOURCE, identity_name, source_digest
 from pruneyard.workloads.user_code.references import is_reference
-
-_YAML_TERMS = {
-    "an object": "a table",
-    "a valid array": "a list",
-    "a valid string": "text",
-    "a valid integer": "a whole number",
-    "a valid number": "a number",
-    "a valid boolean": "true or false",
-}
-"""Pydantic's words for types, and the words that messages use instead."""
-
 
 FIRST_REVISION = 1
 
@@ -141,31 +139,63 @@ def decode(cls: type[Any], table: Any, key: str, log: ProblemLog) -> Any:
     """
     hints, defaults = hints_of(cls), defaults_of(cls)
     if not isinstance(table, Mapping):
-        log.add(key, f"is {short_json(table)}; it must be a table with some of {', '.join(hints) or 'no keys'}")
+        log.add(key, f"is {short_json(table)}; it must be {_table_words(cls)}")
         return None
     table = with_present_keys(cls, table)
     num_before = log.num_problems
     for name in table:
-        if name in old_keys_of(cls):
-            log.add(join_keys(key, name), given_twice(cls, name))
-        elif name in getattr(cls, "provided", ()):
-            log.add(join_keys(key, name), "is filled in from the data; leave it out")
-        elif name in getattr(cls, "refused", {}):
-            log.add(join_keys(key, name), cls.refused[name])
-        elif name not in hints:
-            listed = ", ".join(sorted(hints)) or "none"
-            log.add(join_keys(key, str(name)), f"is unknown; known are {listed}{nearest(name, hints)}")
+        if (problem := _problem_of_key(cls, name)) is not None:
+            log.add(join_keys(key, str(name)), problem)
+    lacks_from = may_refer(hints) and any(name in table and name not in hints for name in BESIDE_FROM)
     values, wrong = {}, set()
     for name, hint in hints.items():
         at, num_before_field = join_keys(key, name), log.num_problems
         if name in table:
             values[name] = _decode_field(cls, name, hint, table[name], at, log)
         elif name not in defaults:
-            log.add(at, f"is missing; it must be {_allowed(cls, name, hint)}")
+            _add_missing(cls, name, hint, key, log, lacks_from=lacks_from)
         if log.num_problems > num_before_field:
             wrong.add(name)
-    instance = None if wrong - set(defaults) else _construct(cls, values, key, log, wrong=wrong)
+    # A table without the runs that it is about would be refused for that, which has just been reported.
+    is_open = lacks_from or bool(wrong - set(defaults)) or any(names_in(hints[name]) for name in wrong)
+    instance = None if is_open else _construct(cls, values, key, log, wrong=wrong)
     return None if log.num_problems > num_before else instance
+
+
+def _problem_of_key(cls: type[Any], name: Any) -> str | None:
+    """Returns what is wrong with a key of a table; None for a field that it may give."""
+    hints = hints_of(cls)
+    if name in old_keys_of(cls):
+        return given_twice(cls, name)
+    if name in getattr(cls, "provided", ()):
+        return "is filled in from the data; leave it out"
+    if name in getattr(cls, "refused", {}):
+        return str(cls.refused[name])
+    if name in hints:
+        return None
+    if name in BESIDE_FROM and may_refer(hints):
+        return NEEDS_FROM
+    known = written_keys(sorted(hints))
+    return f"is unknown; known are {', '.join(known) or 'none'}{nearest(name, known)}"
+
+
+def _add_missing(cls: type[Any], name: str, hint: Any, key: str, log: ProblemLog, *, lacks_from: bool) -> None:
+    """Adds that a field is missing. lacks_from: whether keys that need `from` have reported it already."""
+    if name == "runs":
+        if not lacks_from:
+            log.add(join_keys(key, "from"), f"is missing; give {forms(hints_of(cls))}")
+    elif _is_table(hint) and may_refer(hints_of(hint)):
+        log.add(join_keys(key, name), f"is missing; give {forms(hints_of(hint))}")
+    else:
+        log.add(join_keys(key, name), f"is missing; it must be {_allowed(cls, name, hint)}")
+
+
+def _is_table(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint) and isinstance(hint, type)
+
+
+def _table_words(cls: type[Any]) -> str:
+    return f"a table with some of {', '.join(written_keys(hints_of(cls))) or 'no keys'}"
 
 
 def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, log: ProblemLog) -> Any:
@@ -180,10 +210,12 @@ def _decode_field(cls: type[Any], name: str, hint: Any, value: Any, key: str, lo
         # As JSON, because pydantic's strict mode takes a list for a tuple there, and refuses it as a Python value.
         return _adapter(hint).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
-        rules = [item["msg"].removeprefix("Input should be ") for item in error.errors()]
-        types = " or ".join(dict.fromkeys(_YAML_TERMS.get(rule, rule) for rule in rules))
-        allowed = _allowed(cls, name, hint) if name in choices_of(cls) else types
-        log.add(key, f"is {short_json(value)}; it must be {allowed}")
+        problems = error.errors()
+        is_infinite = any(problem["type"] == "finite_number" for problem in problems)
+        allowed = "a finite number" if is_infinite else _allowed(cls, name, hint)
+        unknown = [problem["input"] for problem in problems if problem["type"] == "literal_error"]
+        suggested = nearest(unknown[0], names_in(hint)) if unknown else ""
+        log.add(key, f"is {short_json(value)}; it must be {allowed}{suggested}")
         return None
 
 
@@ -204,7 +236,9 @@ def _decode_plugin(marker: Plugin, value: Any, key: str, log: ProblemLog, *, def
     if chosen is None:
         name = table.get("name")
         if name is None:
-            log.add(join_keys(key, "name"), f"is missing; it must be one of {', '.join(names(marker.family))}")
+            # Only data of a whole job: `references.name_sources` names no source within another one.
+            instead = f", or give {forms(())}" if marker.family == SOURCES and "." not in key else ""
+            log.add(join_keys(key, "name"), f"is missing; it must be one of {', '.join(names(marker.family))}{instead}")
         elif not isinstance(name, str):
             log.add(join_keys(key, "name"), f"is {short_json(name)}; it must be one of {', '.join(names(marker.family))}")
         else:
@@ -227,7 +261,8 @@ def _construct(cls: type[Any], values: Mapping[str, Any], key: str, log: Problem
     """Returns an instance; None after adding to the log what the class raised.
 
     The class raises `ValueError` with a message that starts with the field's name, `name[0]` or `name.key`. It reports one
-    problem at a time, so it is constructed again with the default in place of each wrong field, to find all of them.
+    problem at a time, so it is constructed again with the default in place of each wrong field, to find all of them. That ends at
+    a choice among names: what the other fields may be depends on it, and the default would have them refused.
 
     wrong: names of the fields that are known to be wrong.
     """
@@ -239,7 +274,7 @@ def _construct(cls: type[Any], values: Mapping[str, Any], key: str, log: Problem
             log.add(key, message)
         elif field not in wrong:
             log.add(join_keys(key, field + place), message)
-            if field in values and field in defaults_of(cls):
+            if field in values and field in defaults_of(cls) and not names_in(hints_of(cls)[field]):
                 return _construct(cls, values, key, log, wrong={*wrong, field})
         return None
 
@@ -312,28 +347,19 @@ def _is_identity(cls: type[Any], field: dataclasses.Field[Any], content: Any) ->
 
 def _allowed(cls: type[Any], name: str, hint: Any) -> str:
     choices = choices_of(cls).get(name)
-    return f"one of {', '.join(choices())}" if choices else describe_hint(hint)
+    # A default of None is given by leaving the field out.
+    is_left_out = name in defaults_of(cls) and defaults_of(cls)[name] is None
+    return f"one of {', '.join(choices())}" if choices else describe_hint(hint, null=not is_left_out)
 
 
-def describe_hint(hint: Any) -> str:
-    """Returns in words what a field of this type takes, for messages."""
+def describe_hint(hint: Any, *, null: bool = True) -> str:
+    """Returns in words what a field of this type takes, for messages. null: whether they say that it takes null."""
     marker = plugin_of(hint)
     if marker is not None:
         return f"a table with a name, one of {', '.join(names(marker.family))}"
     if plugins_of(hint) is not None:
         return f"a list, each item {describe_hint(get_args(hint)[0])}"
-    if dataclasses.is_dataclass(hint):
-        assert isinstance(hint, type)
-        return f"a table with some of {', '.join(hints_of(hint))}"
-    if is_free_table(hint):
-        return "a table"
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false", Any: "any value"}.get(hint, str(hint))
-
-
-def nearest(name: object, known: Mapping[str, Any]) -> str:
-    """Returns a hint at the most similar known name; empty where none is similar."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return _table_words(hint) if _is_table(hint) else words_of(hint, null=null)
 
 
 def short_json(value: Any) -> str:

@@ -14,9 +14,8 @@ from pruneyard.orchestrator.spec.codec import (
     plugin_of,
     with_present_keys,
 )
+from pruneyard.orchestrator.spec.reference_keys import REFERENCE, may_refer, written_keys
 from pruneyard.workloads.plugins import name_of
-
-REFERENCE = ("from", "over", "where", "best")  # keys of a table that names runs; see `pruneyard.orchestrator.spec.references`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ def known_keys(job_class: type[Any], tables: Mapping[str, Any], key: str) -> lis
     cls, prefix = job_class, ""
     for head in key.split("."):
         head, tables = old_keys_of(cls).get(head, head), with_present_keys(cls, tables)
-        beside = [f"{prefix}{name}" for name in hints_of(cls)]
+        beside = [f"{prefix}{name}" for name in written_keys(hints_of(cls))]
         inner = class_of_field(cls, head, tables.get(head))
         if inner is None:
             return beside
@@ -89,7 +88,7 @@ def _has_key(cls: type[Any], tables: Any, path: Sequence[str]) -> bool:
     head, *rest = path
     head, tables = old_keys_of(cls).get(head, head), with_present_keys(cls, tables)
     if head in REFERENCE and not rest:
-        return "runs" in hints_of(cls)
+        return may_refer(hints_of(cls))
     if head not in hints_of(cls):
         return False
     table = tables.get(head) if isinstance(tables, Mapping) else None

@@ -15,6 +15,7 @@ from pruneyard.orchestrator.spec.codec import (
 )
 from pruneyard.orchestrator.spec.plugin_files import PLUGINS
 from pruneyard.orchestrator.spec.plugin_files import SCHEMA as PLUGIN_FILES
+from pruneyard.orchestrator.spec.reference_keys import SOURCES, may_refer
 from pruneyard.orchestrator.spec.references import GROUP_BY
 from pruneyard.orchestrator.spec.search import Search
 from pruneyard.orchestrator.spec.stage import Header
@@ -96,7 +97,7 @@ def table_schema(cls: type[Any], *, within: frozenset[str] = frozenset()) -> dic
     for was, name in old_keys_of(cls).items():
         properties[was] = {**properties[name], "deprecated": True, "description": f"old name of {name}"}
     required = [name for name in hints if name not in defaults]
-    if "runs" in hints:  # a reference in a spec, run keys in what is recorded
+    if may_refer(hints):  # a reference in a spec, run keys in what is recorded
         properties |= _REFERENCE
         required = [name for name in required if name != "runs"]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
@@ -143,7 +144,7 @@ def _field_schema(hint: Any, within: frozenset[str]) -> dict[str, Any]:
             by_reference = {"type": "string", "pattern": _REFERENCE_PATTERN, "description": form}
             choices += [by_reference, {"type": "object", "properties": {"name": by_reference}, "required": ["name"]}]
         nameless = [{"type": "object", "properties": _REFERENCE, "required": ["from"], "additionalProperties": False}]
-        return {"oneOf": [{"enum": names(marker.family)}, *choices, *(nameless if marker.family == "data.sources" else [])]}
+        return {"oneOf": [{"enum": names(marker.family)}, *choices, *(nameless if marker.family == SOURCES else [])]}
     if plugins_of(hint) is not None:
         return {"type": "array", "items": _field_schema(get_args(hint)[0], within)}
     if dataclasses.is_dataclass(hint):

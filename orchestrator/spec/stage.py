@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pruneyard.orchestrator.spec.codec import nearest, short_json
+from pruneyard.orchestrator.spec.codec import short_json
 from pruneyard.orchestrator.spec.job import MAX_JOBS, Job, Resources
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.scheduler import Scheduler
+from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.plugins import kinds
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Header:
         elif not all(0 <= seed <= MAX_SEED for seed in self.seeds):
             raise ValueError(f"seeds is {short_json(list(self.seeds))}; every seed must lie in 0 ... {MAX_SEED}")
         if self.kind not in kinds():
-            hint = nearest(self.kind, dict.fromkeys(kinds())) or "; a file of your own adds one, by plugins: [FILE]"
+            hint = nearest(self.kind, kinds()) or "; a file of your own adds one, by plugins: [FILE]"
             raise ValueError(f"kind is {short_json(self.kind)}; it must be one of {', '.join(kinds())}{hint}")
         if not NAME_PATTERN.fullmatch(self.name):
             rule = "letters, digits, '.', '_' and '-', 80 at most, the first a letter or digit"

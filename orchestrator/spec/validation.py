@@ -11,7 +11,6 @@ from pruneyard.orchestrator.spec.codec import (
     encode,
     given_twice,
     hints_of,
-    nearest,
     old_keys_of,
     short_json,
 )
@@ -48,6 +47,7 @@ from pruneyard.orchestrator.spec.search import (
 )
 from pruneyard.orchestrator.spec.stage import AdaptiveSearch, Header, Stage
 from pruneyard.orchestrator.spec.yaml_document import Document
+from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.plugins import find_job, kinds
 
 
@@ -250,7 +250,7 @@ class StageValidator:
             for name in variant:
                 if name not in fields:
                     listed = ", ".join(sorted(fields))
-                    hint = nearest(name, dict.fromkeys(fields))
+                    hint = nearest(name, fields)
                     self.log.add(f"{at}.{name}", f"is not a table of a job; a variant gives whole tables, any of {listed}{hint}")
         return variants
 

@@ -85,7 +85,7 @@ def test_the_split_to_fit_on_can_be_changed_but_is_never_test(trained: Path, tmp
     results = run(calibrate(trained, method="temperature", fit="val"), tmp_path, local=True)
     assert set(results.metrics()["split"]) >= {"calib", "test"}
     assert "val" not in set(results.metrics()["split"])
-    with pytest.raises(SpecError, match="fit: is \"test\"; it must be 'calib' or 'val'"):
+    with pytest.raises(SpecError, match="fit: is \"test\"; it must be one of calib, val"):
         load_spec(calibrate(trained, fit="test"))
 
 

@@ -145,7 +145,7 @@ def test_arrays_that_do_not_fit_are_refused_by_both(given: dict[str, Any], words
         ({"sets": ["apps"]}, r"sets\[0\].name: is unknown: .*did you mean aps?"),
         ({"scores": ["knn"]}, r"scores\[0\]: is knn, but there are outputs without their network and knn needs"),
         ({"scores": ["msp"]}, "scores is msp; .*there must be rows of OOD inputs"),
-        ({"fit": "test"}, "fit: is \"test\"; it must be 'calib' or 'val'"),
+        ({"fit": "test"}, "fit: is \"test\"; it must be one of calib, val"),
         ({"calib_fraction": 1.5}, r"calib_fraction is 1.5; it must lie in \(0, 1\)"),
         ({"splits": SPLIT[:9]}, r"splits: has shape \(9,\); it must be \(300,\)"),
         ({"splits": np.full(300, "test")}, "of which 300 test: there must be rows of split calib, to fit on"),

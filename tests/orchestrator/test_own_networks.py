@@ -123,7 +123,7 @@ def problems_of(model: Any) -> str:
     [
         ({"name": "nets.py:Net", "widht": 3}, "model.widht: is unknown; known are norm, width; did you mean width?"),
         ({"name": "nets.py:Net", "width": "a"}, 'model.width: is "a"; it must be a whole number'),
-        ({"name": "nets.py:Net", "norm": "batch"}, "model.norm: is \"batch\"; it must be 'none' or 'layer'"),
+        ({"name": "nets.py:Net", "norm": "batch"}, "model.norm: is \"batch\"; it must be one of none, layer"),
         ({"name": "nets.py:Net", "in_features": 3}, "model.in_features: is filled in from the data; leave it out"),
         ({"name": "nets.py:Net", "activation": "relu"}, "model.activation: is unknown; known are norm, width"),
         ("nets.py:needs_depth", "model.depth: is missing; it must be any value"),

@@ -147,7 +147,7 @@ def test_a_folder_does_not_hide_the_packaged_spec_of_its_name(
             "density: 0.1, distribution: erq",
             5,
             "method.distribution",
-            "'uniform', 'er' or 'erk'",
+            "it must be one of uniform, er, erk",
         ),
         (
             "density: 0.1",
