@@ -15,24 +15,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pruneyard.orchestrator.spec.best_runs import Best, RunResults, best_runs
-from pruneyard.orchestrator.spec.codec import (
-    decode,
-    hints_of,
-    nearest,
-    plugin_of,
-    short_json,
-    with_present_keys,
-)
-from pruneyard.orchestrator.spec.grid import REFERENCE
+from pruneyard.orchestrator.spec.codec import decode, hints_of, plugin_of, short_json, with_present_keys
 from pruneyard.orchestrator.spec.predicted_splits import choose, lacked_in, lacked_splits
 from pruneyard.orchestrator.spec.problem_log import ProblemLog, join_keys
+from pruneyard.orchestrator.spec.reference_keys import REFERENCE, SOURCES
+from pruneyard.orchestrator.spec.run_filter import runs_with, why_none
 from pruneyard.orchestrator.spec.run_key import canonical
-from pruneyard.orchestrator.spec.run_values import NO_VALUE, value_at
+from pruneyard.orchestrator.spec.run_values import NO_VALUE, keys_of_runs, value_at
 from pruneyard.reports.data_record import content_of, data_records
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
+from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.plugins import find
 
 if TYPE_CHECKING:
@@ -153,7 +148,8 @@ class UpstreamRuns:
             return [named]
         source, over = table["from"], table.get("over")
         if over not in (None, *GROUP_BY):
-            raise ChainError(f"{key}.over", f"is {short_json(over)}; it must be one of {', '.join(GROUP_BY)}, or be left out")
+            rule = f"it must be one of {', '.join(GROUP_BY)}, or be left out{nearest(over, GROUP_BY)}"
+            raise ChainError(f"{key}.over", f"is {short_json(over)}; {rule}")
         found = self._filter(self._runs_from(source, f"{key}.from"), table.get("where"), f"{key}.where")
         found = self._predicted(found, splits, self.folder(table), f"{key}.from") if splits else found
         if "best" in table:
@@ -188,7 +184,7 @@ class UpstreamRuns:
         for place, name in enumerate(best.keys):
             if all(value[place] is NO_VALUE for value in values):
                 message = f"is {short_json(best.per)}; none of the {len(found)} runs has a value at {name}"
-                raise ChainError(f"{key}.best.per", message)
+                raise ChainError(f"{key}.best.per", message + nearest(name, keys_of_runs(found)))
         if results is None or results.num_pending(found):
             self.waits_for = f"the best {best.metric} of {table['from']} is known once all its runs have ended"
             return list(found)
@@ -241,13 +237,13 @@ class UpstreamRuns:
         if source in self._stages:
             return list(self._stages[source])
         if source in self._refused:
-            stages = ", ".join(self._stages) or "none"
-            rule = f"it must be an earlier stage ({stages}) or a folder of results"
+            instead = f"give an earlier stage ({', '.join(self._stages)}) or a folder of results"
+            rule = instead if self._stages else "there is no earlier stage; give a folder of results"
             raise ChainError(key, f"is {short_json(source)}, {self._refused[source]}; {rule}")
         if not _locate_folder(source, key).is_dir():
-            stages = ", ".join(self._stages) or "none"
-            hint = nearest(source, dict.fromkeys(self._stages))
-            raise ChainError(key, f"is {short_json(source)}; it must be an earlier stage ({stages}) or a folder of results{hint}")
+            listed = f"no earlier stage of that name (stages: {', '.join(self._stages)}){nearest(source, self._stages)}"
+            known = listed if self._stages else "this spec has no earlier stage"
+            raise ChainError(key, f"is {short_json(source)}; there is no such folder, and {known}")
         return self._in_folder(source, key)
 
     def _in_folder(self, source: str, key: str) -> list[Parent]:
@@ -263,9 +259,10 @@ class UpstreamRuns:
             return found
         if not isinstance(where, Mapping):
             raise ChainError(key, f"is {short_json(where)}; it must be a table of dotted keys, such as {{method.name: rigl}}")
-        kept = [parent for parent in found if all(value_at(parent, name) == value for name, value in where.items())]
+        kept = runs_with(found, where)
         if not kept:
-            raise ChainError(key, f"is {short_json(where)}; none of the {len(found)} runs has these values")
+            name, message = why_none(found, where)
+            raise ChainError(join_keys(key, name), message)
         return kept
 
 
@@ -308,7 +305,7 @@ def name_sources(job_class: type[Any], tables: Mapping[str, Any]) -> dict[str, A
 
 def _is_source(hint: Any) -> bool:
     marker = plugin_of(hint)
-    return marker is not None and marker.family == "data.sources"
+    return marker is not None and marker.family == SOURCES
 
 
 def resolve_references(

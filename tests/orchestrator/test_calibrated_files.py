@@ -211,11 +211,11 @@ def test_scores_that_need_the_network_are_refused_by_name_and_reason(file: Path,
         ({"far": ["noise"]}, "far: is noise, but .*resnet50.parquet holds outputs without their network; leave it out, and give"),
         ({"dropout_passes": 5}, "dropout_passes: is 5, but .* holds outputs without their network; it must be 0"),
         ({"swag_samples": 5}, "swag_samples: is 5, but "),
-        ({"input": {"from": "somewhere"}}, "input.from: is \"somewhere\"; it must be an earlier stage"),
+        ({"input": {"from": "somewhere"}}, "input.from: is \"somewhere\"; there is no such folder, and this spec has no earl"),
         ({"input": {"calib_fraction": 1.0}}, r"input.calib_fraction: is 1.0; it must lie in \(0, 1\)"),
         ({"input": {"colums": {}}}, "input.colums: is unknown; .*did you mean columns?"),
         ({"input": {"columns": {"lable": "y"}}}, "input.columns.lable: is unknown; .*did you mean label?"),
-        ({"positive": 2}, "positive is 2; it must be 0 or 1"),
+        ({"positive": 2}, "positive: is 2; it must be 0 or 1"),
         ({"fit": "val"}, "of which .*: there must be rows of split val, to fit on"),
     ],
 )
@@ -229,7 +229,7 @@ def test_what_a_file_cannot_give_is_refused_before_any_job_starts(
 
 def test_scores_need_ood_rows_and_file_keys_a_path(file: Path, tmp_path: Path) -> None:
     plain = write_outputs(tmp_path / "net.npz", LOGITS, LABELS)
-    with pytest.raises(SpecError, match=r"scores is energy; .*net.npz.*: there must be rows of OOD inputs"):
+    with pytest.raises(SpecError, match=r"scores: is energy; .*net.npz.*: there must be rows of OOD inputs"):
         run(spec(plain, scores=["energy"]), tmp_path / "out", local=True)
     results = run(spec(file), tmp_path / "out", local=True)
     key = results.runs()["run_key"][0]

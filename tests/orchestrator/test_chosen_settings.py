@@ -113,7 +113,7 @@ def test_settings_of_a_folder_are_those_of_its_best_runs(trained: Path) -> None:
         (chain({"settings": "tune"}), "settings: is "),
         (chain({"model": {"name": "mlp"}}), "model: stands beside settings: settings gives all tables of the jobs"),
         (chain({"kind": "calibrate"}), "which has runs of kind sparse; they must be of the stage's kind, calibrate"),
-        (chain(**{"from": "later"}), "settings.from: is \"later\"; it must be an earlier stage (tune) or a folder of results"),
+        (chain(**{"from": "later"}), "settings.from: is \"later\"; there is no such folder, and no earlier stage of that name ("),
         (chain(best="test/nll"), "settings.best.metric"),
     ],
 )
