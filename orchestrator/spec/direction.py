@@ -5,9 +5,11 @@ from functools import cache
 from typing import Literal
 
 from pruneyard.reports.glossary import LARGER_IS_BETTER
+from pruneyard.workloads.nearest import nearest, nearest_name
 
 Direction = Literal["max", "min"]
 
+FITTED_ON = ("train", "val", "calib")  # splits on whose metrics a choice may depend
 COSTS = ("num_active", "num_parameters", "train_flops", "train_s")  # columns of a run; smaller is better
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,14 @@ def known_direction(metric: str) -> Direction | None:
     return None if larger is None else "max" if larger else "min"
 
 
+def nearest_metric(metric: str) -> str:
+    """Returns a hint at the most similar metric of known direction on which a choice may depend; empty where none is similar."""
+    split, slash, name = metric.partition("/") if "/" in metric else ("val", "/", metric)
+    # Without the split, which would make any two names of one split similar.
+    found = nearest_name(name, LARGER_IS_BETTER)
+    return nearest(split + slash + found, [f"{each}/{found}" for each in FITTED_ON]) if found else ""
+
+
 def chosen_direction(metric: str, mode: Direction | None, *, field: str) -> Direction:
     """Returns the direction that a spec means. A mode against what the metric is wins, with a warning that names it.
 
@@ -29,7 +39,11 @@ def chosen_direction(metric: str, mode: Direction | None, *, field: str) -> Dire
     known = known_direction(metric)
     if mode is None:
         if known is None:
-            raise ValueError(f"{field} is missing; it is not known whether more {metric} is better, so it must be max or min")
+            hint = nearest_metric(metric)
+            own = f"{hint} A" if hint else "; a"
+            raise ValueError(
+                f"{field} is missing; metric {metric} is not known{own} metric of your own needs {field}: max or min"
+            )
         return known
     if known is not None and known != mode:
         _warn_of_contradiction(metric, mode)

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pruneyard.orchestrator.spec.codec import short_json
-from pruneyard.orchestrator.spec.direction import chosen_direction
-
-FITTED_ON = ("train", "val", "calib")  # splits on whose metrics a choice may depend
+from pruneyard.orchestrator.spec.direction import FITTED_ON, chosen_direction, nearest_metric
 
 
 def check_metric(name: str, *, field: str) -> None:
@@ -14,7 +12,7 @@ def check_metric(name: str, *, field: str) -> None:
     split, slash, _ = name.partition("/")
     if not slash or split not in FITTED_ON:
         splits = ", ".join(FITTED_ON)
-        why = "; settings chosen on the test split cannot be tested on it" if split == "test" else ""
+        why = "; settings chosen on the test split cannot be tested on it" if split == "test" else nearest_metric(name)
         raise ValueError(
             f"{field} is {short_json(name)}; it must be split/name with a split of {splits}, such as val/accuracy{why}"
         )

@@ -179,7 +179,7 @@ def test_a_metric_that_no_run_reports_leaves_the_stage_without_jobs(
     ("best", "message"),
     [
         ("test/accuracy", "settings chosen on the test split cannot be tested on it"),
-        ("val/beauty", "it is not known whether more val/beauty is better"),
+        ("val/beauty", "mode: is missing; metric val/beauty is not known"),
         ({"metric": "val/accuracy", "per": "method.depth"}, "none of the 8 runs has a value at method.depth"),
         ({"metric": "val/accuracy", "pre": "seed"}, "did you mean per?"),
         (3, "stages.trust.input.best"),

@@ -50,7 +50,7 @@ def test_a_search_minimises_metrics_that_are_better_when_small(name: Any) -> Non
     ids=["scheduler", "search"],
 )
 def test_an_unknown_direction_must_be_given(tables: dict[str, Any]) -> None:
-    with pytest.raises(SpecError, match="mode: is missing; it is not known whether more val/mine is better"):
+    with pytest.raises(SpecError, match=r"mode: is missing; metric val/mine is not known.* needs mode: max or min"):
         load_spec(PLAIN | tables)
     (table,) = tables.values()
     assert load_spec(PLAIN | {key: {**table, "mode": "max"} for key in tables})
