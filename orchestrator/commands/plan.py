@@ -59,7 +59,7 @@ def _cost(plan: Plan, cached: frozenset[str]) -> tuple[Estimate | None, str | No
     slots = max(1, cores // max(resources.cpus * resources.workers for resources in wanted))
     attempts = plan.attempts()
     try:
-        data = check_ready_jobs(attempts, plan, origin=plan.spec.name, warned=set())
+        data = check_ready_jobs(attempts, plan, warned=set())
     except UsageError as error:
         # A plan can be listed before its data is there; only the estimate needs it.
         if isinstance(error.__cause__, DataNotFoundError):

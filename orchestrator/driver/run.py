@@ -206,7 +206,7 @@ def run_plan(
             return results
         # Before a cluster is joined, so that wrong data costs no start of Ray, and before spec.yaml is overwritten.
         warned: set[str] = set()
-        data = check_ready_jobs(attempts, plan, origin=spec.name, warned=warned)
+        data = check_ready_jobs(attempts, plan, warned=warned)
         keep_in(folder, data)
         write_durably(folder.spec, spec.to_yaml().encode())
         write_study_plan(plan)

@@ -47,7 +47,7 @@ def prepared(attempts: Sequence[PlannedAttempt], study_run: StudyRun) -> list[Pl
     jobs = [planned.job for planned in located]
     # Only now: the data may be a synthetic set that an upstream run has just made.
     load_data(jobs, study_run.plan.spec, into=study_run.data)
-    check_jobs(jobs, study_run.data, origin=study_run.plan.spec.name, warned=study_run.warned)
+    check_jobs(jobs, study_run.data, spec=study_run.plan.spec, warned=study_run.warned)
     complete = [replace(planned, data_read=_data_read(planned, study_run)) for planned in located]
     for planned in complete:
         study_run.data_records.started[planned.job.key] = planned.data_read

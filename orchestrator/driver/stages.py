@@ -75,7 +75,7 @@ def _run_brackets(
 
 
 def check_ready_jobs(
-    attempts: Sequence[PlannedAttempt], plan: Plan, *, origin: str, warned: set[str]
+    attempts: Sequence[PlannedAttempt], plan: Plan, *, warned: set[str]
 ) -> dict[Source, Dataset]:
     """Checks every job whose upstream runs are finished, and loads the data of the others if it depends on no run.
 
@@ -83,13 +83,13 @@ def check_ready_jobs(
     """
     ready = [with_upstream(planned, plan.folder).job for planned in attempts if plan.is_ready(planned.job)]
     if problems := missing_artifacts(ready, plan.folder):
-        raise SpecError(origin, problems)
+        raise SpecError(plan.spec.origin, problems)
     data = load_data(ready, plan.spec)
     check_data_unchanged(plan, Fingerprints(data))
-    check_jobs(ready, data, origin=origin, warned=warned)
+    check_jobs(ready, data, spec=plan.spec, warned=warned)
     waiting = [planned.job for planned in attempts if not plan.is_ready(planned.job)]
     load_data(waiting, plan.spec, into=data, with_parents=False)
     jobs = [planned.job for planned in attempts]
-    if problems := parent_problems(jobs, {job.key: job for job in plan.spec.jobs}, data):
-        raise SpecError(origin, problems)
+    if problems := parent_problems(jobs, plan.spec, data):
+        raise SpecError(plan.spec.origin, problems)
     return data

@@ -6,7 +6,9 @@ from typing import Any
 from pruneyard.orchestrator.artifacts.parents import upstream_runs
 from pruneyard.orchestrator.artifacts.writer import MANIFEST
 from pruneyard.orchestrator.errors import Problem
+from pruneyard.orchestrator.planning.job_problems import job_problems
 from pruneyard.orchestrator.spec.job import Job, group_of
+from pruneyard.orchestrator.spec.load import Spec
 from pruneyard.orchestrator.spec.parent_kinds import references_in
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import located
@@ -15,12 +17,13 @@ from pruneyard.workloads.data.sources.synthetic import Synthetic
 from pruneyard.workloads.parents import PlannedParent
 
 
-def parent_problems(jobs: Sequence[Job], known: Mapping[str, Job], data: Mapping[Source, Dataset]) -> list[Problem]:
-    """Returns a problem for each job that cannot take what its upstream runs in this study leave, or will leave.
+def parent_problems(jobs: Sequence[Job], spec: Spec, data: Mapping[Source, Dataset]) -> list[Problem]:
+    """Returns a problem for each job of a spec that cannot take what its upstream runs in this study leave, or will leave.
 
-    known: the jobs of the spec, by run key. data: the data sets loaded so far; a job is judged only if its own is among them.
+    data: the data sets loaded so far; a job is judged only if its own is among them.
     """
-    problems: dict[str, Problem] = {}
+    known = {job.key: job for job in spec.jobs}
+    complaints: list[tuple[Job, str]] = []
     parents: dict[str, PlannedParent[Any] | None] = {}
     for job in {group_of(job): job for job in jobs}.values():
         own = _similar_data(job, data)
@@ -36,9 +39,8 @@ def parent_problems(jobs: Sequence[Job], known: Mapping[str, Job], data: Mapping
             for check in checks:
                 check(job.workload, own, of_job)
         except ValueError as error:
-            name = job.label.rpartition(" seed=")[0]
-            problems.setdefault(name, Problem(0, name, str(error)))
-    return list(problems.values())
+            complaints.append((job, str(error)))
+    return job_problems(complaints, spec)
 
 
 def missing_artifacts(jobs: Sequence[Job], folder: RunFolder) -> list[Problem]:

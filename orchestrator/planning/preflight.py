@@ -9,6 +9,7 @@ from typing import Any
 
 from pruneyard.orchestrator.artifacts.parents import has_upstream_runs
 from pruneyard.orchestrator.errors import Problem, SpecError
+from pruneyard.orchestrator.planning.job_problems import job_problems
 from pruneyard.orchestrator.spec.codec import split_message
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import Spec
@@ -85,16 +86,17 @@ def _key_of(sought: object, table: Any, key: str) -> str | None:
 
 
 def check_jobs(
-    jobs: Sequence[Job], data: Mapping[Source, Dataset], *, origin: str, warned: set[str] | None = None
+    jobs: Sequence[Job], data: Mapping[Source, Dataset], *, spec: Spec, warned: set[str] | None = None
 ) -> None:
-    """Runs the check of every workload, once for all seeds; raises `SpecError` with all problems.
+    """Runs the check of every workload of a spec, once for all seeds; raises `SpecError` with all problems.
 
     Logs their warnings, and those of images that several splits of a data set share.
 
     warned: the warnings that were logged before; they are not repeated, and new ones are added.
     """
     warned = set() if warned is None else warned
-    problems, warnings = [*_missing_rows(jobs, data), *_ood_problems(jobs, data)], {}
+    problems, warnings = [*_missing_rows(jobs, data, spec), *_ood_problems(jobs, data, spec)], {}
+    complaints: list[tuple[Job, str]] = []
     for source in dict.fromkeys(source for job in jobs for source in sources_of(job).values()):
         if isinstance(data[source], Dataset):
             warnings.update(dict.fromkeys(shared_images(data[source])))
@@ -102,18 +104,18 @@ def check_jobs(
         try:
             warnings.update(dict.fromkeys(job.workload.check(_job_data(job, data))))
         except ValueError as error:
-            problems.append(Problem(0, job.label.rpartition(" seed=")[0], str(error)))
+            complaints.append((job, str(error)))
         except Exception:  # whatever the code of a plug-in raises; what our own raises is an error of ours
             if not has_source(job.identity):
                 raise
-            wrong = f"cannot be checked, its code raised {error_line(traceback.format_exc())}"
-            problems.append(Problem(0, job.label.rpartition(" seed=")[0], wrong))
+            complaints.append((job, f"cannot be checked, its code raised {error_line(traceback.format_exc())}"))
+    problems += job_problems(complaints, spec)
     for warning in warnings:
         if warning not in warned:
             logger.warning("%s", warning)
     warned.update(warnings)
     if problems:
-        raise SpecError(origin, problems)
+        raise SpecError(spec.origin, problems)
 
 
 def _job_data(job: Job, data: Mapping[Source, Dataset]) -> Dataset | None:
@@ -121,18 +123,19 @@ def _job_data(job: Job, data: Mapping[Source, Dataset]) -> Dataset | None:
     return None if source is None else data[source]
 
 
-def _missing_rows(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[Problem]:
+def _missing_rows(jobs: Sequence[Job], data: Mapping[Source, Dataset], spec: Spec) -> list[Problem]:
     """Returns a problem for each data set that holds test rows only where training or validation rows are needed."""
     found: dict[str, Problem] = {}
     for job in jobs:
         for key, source in sources_of(job).items():
             part, use = ("val", "to choose on") if key.startswith("choose_on") else ("train", "to train on")
             if (key == "data" or part == "val") and isinstance(data[source], Dataset) and not len(getattr(data[source], part)):
-                found[key] = Problem(0, key, f"has no {part} rows {use}; such a set can only hold OOD inputs, in near or far")
+                message = f"has no {part} rows {use}; such a set can only hold OOD inputs, in near or far"
+                found[key] = spec.problem_at(key, message, stage=job.stage)
     return list(found.values())
 
 
-def _ood_problems(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[Problem]:
+def _ood_problems(jobs: Sequence[Job], data: Mapping[Source, Dataset], spec: Spec) -> list[Problem]:
     """Returns the problems of the OOD sets. Each pair of an OOD set and an in-distribution set is checked once."""
     problems: dict[tuple[Source, Source], Problem | None] = {}
     for job in jobs:
@@ -148,7 +151,7 @@ def _ood_problems(jobs: Sequence[Job], data: Mapping[Source, Dataset]) -> list[P
                 check_ood(data[source], known=data[own])
                 problems[pair] = None
             except ValueError as error:
-                problems[pair] = Problem(0, key, str(error))
+                problems[pair] = spec.problem_at(key, str(error), stage=job.stage)
     return [problem for problem in problems.values() if problem is not None]
 
 

@@ -27,6 +27,7 @@ from pruneyard.orchestrator.spec.yaml_document import (
 )
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
+from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.plugins import find_job
 
 SHARED_KEYS = ("name", "seeds", "resources")  # keys of the header that are allowed next to `stages`
@@ -63,9 +64,14 @@ class Spec:
         return tuple({job.key: job for stage in reversed(self.stages) for job in reversed(stage.jobs)}.values())[::-1]
 
     def error_at(self, key: str, message: str, *, stage: str | None) -> SpecError:
-        """Returns the error for a key of a stage's tables, with its line in the document."""
-        (places,) = [each.places for each in self.stages if each.name == stage]
-        return SpecError(self.origin, [places.problem(key, message)])
+        """Returns the error for a key of a stage's jobs, with its line in the document."""
+        return SpecError(self.origin, [self.problem_at(key, message, stage=stage)])
+
+    def problem_at(self, key: str, message: str, *, stage: str | None) -> Problem:
+        """Returns the problem of a key of a stage's jobs, at the axis that sets it if there is one, with its line."""
+        (found,) = [each for each in self.stages if each.name == stage]
+        axes = {axis: f"grid.{axis}" for axis in found.tables.get("grid") or {}}
+        return found.places.with_origins(axes).problem(key, message)
 
     def to_yaml(self) -> str:
         """Returns the spec as run, with every default written out: it gives the same jobs after a default has changed."""
@@ -190,8 +196,9 @@ def _load_stages(
     if problems:
         raise SpecError(document.origin, problems)
     if known is None and (unknown := [key for key in everywhere if key not in taken]):
-        listed = ", ".join([*stages, *shared])
-        rule = f"names no stage and applies to no job of any; with stages it may start with one of {listed}"
+        heads = [*stages, *shared]
+        hint = nearest(unknown[0].partition(".")[0], heads)
+        rule = f"names no stage and applies to no job of any; with stages it may start with one of {', '.join(heads)}{hint}"
         raise UsageError(f"{unknown[0]}: {rule} (from an override)")
     without_results = known or {str(stage.name): stage for stage in stages_so_far}
     decide = partial(_decided, document, overrides, axes, known=without_results)
@@ -241,9 +248,10 @@ def _invalid_stage_names(document: Document, stages: Mapping[str, Any]) -> list[
 def _unused_keys(document: Document, shared: Mapping[str, Any], stages: Mapping[str, Any]) -> list[Problem]:
     """Returns a problem for each key beside `stages` that no stage takes."""
     taken = {*SHARED_KEYS, *(name for table in stages.values() for name in _job_fields(table.get("kind")))}
-    listed = ", ".join(["stages", *sorted(taken)])
+    known = ["stages", *sorted(taken)]
+    rule = f"is no key beside stages; known are {', '.join(known)}"
     return [
-        Problem(document.lines.get(key, 0), key, f"is no key beside stages; known are {listed}")
+        Problem(document.lines.get(key, 0), key, rule + nearest(key, known))
         for key in shared
         if key not in taken
     ]

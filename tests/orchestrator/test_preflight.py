@@ -23,7 +23,7 @@ TABLES = {
 
 
 def checked(spec: Spec) -> None:
-    check_jobs(spec.jobs, load_data(spec.jobs, spec), origin="small")
+    check_jobs(spec.jobs, load_data(spec.jobs, spec), spec=spec)
 
 
 @pytest.mark.parametrize(
@@ -31,13 +31,13 @@ def checked(spec: Spec) -> None:
     [
         ("model", "vgg19", "vgg19 rigl"),
         ("method.keep_dense", ["nowhere"], "keep_dense"),
-        ("method", {"name": "nm", "m": 7}, "m is 7; it must divide the inputs of a layer"),
-        ("augment", {"pad": 8, "pad_mode": "reflect"}, "pad is 8"),
+        ("method", {"name": "nm", "m": 7}, "method.m: is 7; it must divide the inputs of a layer"),
+        ("augment", {"pad": 8, "pad_mode": "reflect"}, "augment.pad: is 8"),
         ("average", {"begin": 0.1}, "masks move at step 2, but averaging begins after step 1"),
         (
             "variants",
             [{"method": {"name": "cigl", "density": 0.5}, "average": {"begin": 0.9}}],
-            "average is .* method sets it to",
+            "average: is .* method sets it to",
         ),
     ],
 )

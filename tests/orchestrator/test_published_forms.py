@@ -115,6 +115,6 @@ def test_specs_for_imagenet_read_folders_of_images(
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     spec = load_variant(name, variant, data={**table, "resize": 32})
     data = load_data(spec.jobs, spec)
-    check_jobs(spec.jobs, data, origin=name)
+    check_jobs(spec.jobs, data, spec=spec)
     (loaded,) = data.values()
     assert (loaded.image_shape, loaded.num_classes) == ((3, 32, 32), num_classes)

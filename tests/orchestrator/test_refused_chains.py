@@ -102,7 +102,7 @@ def test_a_reference_that_cannot_be_resolved_is_refused_with_the_reason(
                 first=HALF,
                 last={**TRAIN, "segment": {"from": "first"}, "budget": {"steps": 4, "batch_size": 5}},
             ),
-            "budget.steps is 4; it must be 2",
+            "stages.last.budget.steps: is 4; it must be 2",
         ),
         (
             stages(first=HALF, last={**HALF, "segment": {"from": "first", "until": 0.5}}),

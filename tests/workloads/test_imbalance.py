@@ -177,7 +177,7 @@ def test_both_find_a_rare_class_that_plain_training_gives_up(tmp_path: Any) -> N
     assert plain < 0.65
     assert min(others) > 0.7
     objective = {"name": "cross_entropy", "class_weight": [1.0, 2.0, 3.0]}
-    with pytest.raises(SpecError, match=r"objective\.class_weight has 3 weights; the data has 2 classes: 0, 1"):
+    with pytest.raises(SpecError, match=r"objective\.class_weight: has 3 weights; the data has 2 classes: 0, 1"):
         run(spec(tmp_path / "rare.npz", objective=objective), tmp_path / "other", local=True)
 
 
