@@ -27,10 +27,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.user_code.errors import UserCodeError
 from pruneyard.workloads.user_code.families import KINDS, PROTOCOLS, NoFamilyError, family_of
 from pruneyard.workloads.user_code.files import LOCATIONS, module_of_file
+from pruneyard.workloads.user_code.nearest import nearest
 from pruneyard.workloads.user_code.references import import_user_module, is_reference
 
 ENTRY_POINT_GROUP = "pruneyard.plugins"

@@ -18,7 +18,7 @@ from pruneyard.reports.evidence.section import comparison_text, confound_table, 
 from pruneyard.reports.export import export
 from pruneyard.reports.location import Location
 from pruneyard.reports.study import Study
-from pruneyard.workloads.nearest import nearest
+from pruneyard.workloads.user_code.nearest import nearest
 
 COLUMNS = ("paper", "comparison", "measure", "difference", "seeds", "p", "mechanism", "verdict")
 NUMBERS = ("difference", "seeds", "p")

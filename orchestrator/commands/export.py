@@ -17,8 +17,8 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
 from pruneyard.reports.study import Study
 from pruneyard.reports.tables import best_places
-from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.plugins import names
+from pruneyard.workloads.user_code.nearest import nearest
 
 TABLES = ("summary", "runs", "metrics", "curves", "latency")
 NETWORK_FORMATS = names("deploy.formats")

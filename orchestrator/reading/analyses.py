@@ -13,7 +13,7 @@ from pruneyard.reports.analysis.importance import NoOptunaError, importances
 from pruneyard.reports.analysis.reaching import reached_by_setting
 from pruneyard.reports.analysis.variances import variance_by_level
 from pruneyard.reports.study import Study
-from pruneyard.workloads.nearest import nearest
+from pruneyard.workloads.user_code.nearest import nearest
 
 ANALYSES: Mapping[str, Callable[..., pd.DataFrame]] = {
     "importance": importances,

@@ -11,7 +11,7 @@ from pruneyard.orchestrator.errors import SpecError, UsageError
 from pruneyard.orchestrator.spec.codec import decode, short_json
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.yaml_document import SUFFIXES, Document, parse_document, plain
-from pruneyard.workloads.nearest import nearest
+from pruneyard.workloads.user_code.nearest import nearest
 
 
 def packaged_profiles() -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pruneyard.orchestrator.spec.codec import short_json
 from pruneyard.orchestrator.spec.references import ChainError, UpstreamRuns
-from pruneyard.workloads.nearest import nearest
+from pruneyard.workloads.user_code.nearest import nearest
 
 KEY = "settings"
 _KEYS = ("from", "where", "best")

@@ -19,10 +19,10 @@ from pruneyard.orchestrator.spec.reference_keys import (
     may_refer,
     written_keys,
 )
-from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.plugins import Plugin, UnknownPluginError, find, name_of, names
 from pruneyard.workloads.user_code.errors import UserCodeError
 from pruneyard.workloads.user_code.identity import SOURCE, identity_name, source_digest
+from pruneyard.workloads.user_code.nearest import nearest
 from pruneyard.workloads.user_code.references import is_reference
 
 FIRST_REVISION = 1

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Literal
 
 from pruneyard.reports.glossary import LARGER_IS_BETTER
-from pruneyard.workloads.nearest import nearest, nearest_name
+from pruneyard.workloads.user_code.nearest import nearest, nearest_name
 
 Direction = Literal["max", "min"]
 

@@ -27,8 +27,8 @@ from pruneyard.orchestrator.spec.yaml_document import (
 )
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
-from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.plugins import find_job
+from pruneyard.workloads.user_code.nearest import nearest
 
 SHARED_KEYS = ("name", "seeds", "resources")  # keys of the header that are allowed next to `stages`
 

@@ -27,8 +27,8 @@ from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
-from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.plugins import find
+from pruneyard.workloads.user_code.nearest import nearest
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.spec.job import Job

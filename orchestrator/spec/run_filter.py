@@ -5,7 +5,7 @@ from typing import Any
 
 from pruneyard.orchestrator.spec.codec import short_json
 from pruneyard.orchestrator.spec.run_values import NO_VALUE, AnyRun, keys_of_runs, value_at
-from pruneyard.workloads.nearest import nearest
+from pruneyard.workloads.user_code.nearest import nearest
 
 MAX_VALUES = 12  # that a message lists
 

@@ -9,8 +9,8 @@ from pruneyard.orchestrator.spec.codec import short_json
 from pruneyard.orchestrator.spec.job import MAX_JOBS, Job, Resources
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.scheduler import Scheduler
-from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.plugins import kinds
+from pruneyard.workloads.user_code.nearest import nearest
 
 if TYPE_CHECKING:
     from pruneyard.orchestrator.spec.search import Search

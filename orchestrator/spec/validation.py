@@ -47,8 +47,8 @@ from pruneyard.orchestrator.spec.search import (
 )
 from pruneyard.orchestrator.spec.stage import AdaptiveSearch, Header, Stage
 from pruneyard.orchestrator.spec.yaml_document import Document
-from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.plugins import find_job, kinds
+from pruneyard.workloads.user_code.nearest import nearest
 
 
 class StageValidator:

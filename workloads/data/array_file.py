@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from pruneyard.workloads.data.array_splits import PARTS, Array, splits_of
 from pruneyard.workloads.data.dataset import Split
-from pruneyard.workloads.nearest import nearest
+from pruneyard.workloads.user_code.nearest import nearest
 
 CLASSES = "classes"
 

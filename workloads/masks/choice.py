@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from pruneyard.workloads.masks.masks import CHOSEN, all_prunable_layers, layers_to_choose_from
-from pruneyard.workloads.nearest import nearest
+from pruneyard.workloads.user_code.nearest import nearest
 
 
 def choose_prunable(model: nn.Module, patterns: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import fnmatch
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from pruneyard.workloads.nearest import nearest
+from pruneyard.workloads.user_code.nearest import nearest
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pruneyard.workloads.nearest import nearest
+from pruneyard.workloads.user_code.nearest import nearest
 
 
 def check_known(field_name: str, given: str, known: Sequence[str], *, most: int | None = None) -> None:

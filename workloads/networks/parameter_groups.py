@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from pruneyard.workloads.interfaces import NamedParameters
-from pruneyard.workloads.nearest import nearest
+from pruneyard.workloads.user_code.nearest import nearest
 
 LrFactors = tuple[tuple[str, float], ...]
 """Patterns of parameter names, as `fnmatch` matches them, and the factors of the learning rate of these parameters."""

@@ -15,9 +15,9 @@ from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY
 from pruneyard.workloads.masks.choice import listed
 from pruneyard.workloads.masks.stored_weights import decode, dense_shapes
-from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.parents import PlannedParent
 from pruneyard.workloads.training.planned_training import Shapes, num_outputs, planned_shapes, trainings
+from pruneyard.workloads.user_code.nearest import nearest
 
 FILE = "model.safetensors"  # among the artifacts of a run
 

@@ -4,18 +4,17 @@ A reference is `package.module:Name`, `path/file.py:Name`, or `Name@DIGEST` for 
 cannot be imported, such as a class of a notebook.
 """
 
-import difflib
 import importlib
 import re
 import sys
 import traceback
-from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
 
 from pruneyard.workloads.user_code.errors import UserCodeError
 from pruneyard.workloads.user_code.files import add_to_path, base_folder, module_of_file, name_without_folder
 from pruneyard.workloads.user_code.handed_over import is_handed_over, object_of
+from pruneyard.workloads.user_code.nearest import nearest
 from pruneyard.workloads.user_code.shipping import use_modules
 from pruneyard.workloads.user_code.source_code import is_installed, is_ours, module_files
 
@@ -46,7 +45,7 @@ def resolve(name: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(found, part):
             known = [known for known in vars(found) if not known.startswith("_")] if hasattr(found, "__dict__") else []
-            raise UserCodeError(f"{name!r} cannot be found: {name.rpartition(':')[0]} has no {attribute}{_nearest(part, known)}")
+            raise UserCodeError(f"{name!r} cannot be found: {name.rpartition(':')[0]} has no {attribute}{nearest(part, known)}")
         found = getattr(found, part)
     return found
 
@@ -87,11 +86,6 @@ def _failed_import(module: str, reference: str, error: BaseException) -> UserCod
     where = f" in line {lines[-1]}" if lines else ""
     raised = f"{name_without_folder(module)} raised {type(error).__name__}{where}: {error}"
     return UserCodeError(f"{reference!r} cannot be imported: {raised}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def importable_name(obj: Any) -> str | None:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT
-from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.seeding import stream_seed
+from pruneyard.workloads.user_code.nearest import nearest
 
 OWN = ("calib", "val", "test")
 OOD = "ood"

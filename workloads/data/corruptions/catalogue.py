@@ -39,7 +39,7 @@ from pruneyard.workloads.data.corruptions.digital import (
 from pruneyard.workloads.data.corruptions.noises import gaussian_noise, impulse_noise, shot_noise
 from pruneyard.workloads.data.corruptions.row_noise import RowNoise
 from pruneyard.workloads.data.corruptions.weather import brightness, fog, frost, snow
-from pruneyard.workloads.nearest import nearest
+from pruneyard.workloads.user_code.nearest import nearest
 
 Corruption = Callable[[Tensor, RowNoise, int], Tensor]
 """Maps images (B, C, H, W) in [0, 1], random numbers and a severity, 1 ... 5, to images that may lie outside [0, 1]."""

@@ -20,7 +20,7 @@ from pruneyard.workloads.data.selection import (
     error_norms,
     forgetting_events,
 )
-from pruneyard.workloads.nearest import nearest
+from pruneyard.workloads.user_code.nearest import nearest
 
 __all__ = ["CCS"]
 

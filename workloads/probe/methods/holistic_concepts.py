@@ -37,7 +37,6 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
-from pruneyard.workloads.nearest import nearest
 from pruneyard.workloads.networks.last_layer import last_layer, last_layer_name
 from pruneyard.workloads.plugins import Settings
 from pruneyard.workloads.probe.activations import layer_inputs
@@ -56,6 +55,7 @@ from pruneyard.workloads.probe.concepts import (
 )
 from pruneyard.workloads.probe.probe import Finding, Subject, check_max_samples
 from pruneyard.workloads.seeding import stream
+from pruneyard.workloads.user_code.nearest import nearest
 from pruneyard.workloads.workload import CurvePoint
 
 __all__ = ["HolisticConcepts"]

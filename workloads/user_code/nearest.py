@@ -1,4 +1,4 @@
-"""Suggests the nearest known name for one that is not known."""
+"""Suggests the nearest known name for one that a user wrote."""
 
 import difflib
 from collections.abc import Iterable
