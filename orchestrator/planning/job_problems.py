@@ -11,7 +11,7 @@ from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import Spec
 from pruneyard.orchestrator.spec.problem_log import join_keys
 
-_SUBJECT = re.compile(r"(\w+)((?:\.\w+|\[\d+\])*)(?: (?=is |has )|: )(.*)", flags=re.DOTALL)
+_SUBJECT = re.compile(r"(\w+)((?:\.\w+|\[\d+\])*)(?: (?=(?:is|has|takes|needs|changes|resumes) )|: )(.*)", flags=re.DOTALL)
 """A message about a key begins with it: `density is 2; ...`, `initial.reset[0] is ...`, `initial: FILE lacks ...`."""
 
 

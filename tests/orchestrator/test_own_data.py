@@ -53,15 +53,15 @@ def test_a_table_trains_and_its_network_scores_unknown_rows(tmp_path: Path) -> N
 @each_case(
     ("fields", "message"),
     [
-        ({"model": "convnet"}, r"model takes images \(C, H, W\), but the data has features of shape \(30,\); .* such as mlp"),
-        ({"model": "resnet20"}, r"model takes images"),
-        ({"augment": {"flip": True}}, r"augment changes images, but the data has features of shape \(30,\)"),
+        ({"model": "convnet"}, r"model: takes images \(C, H, W\), but the data has features of shape \(30,\); .* such as mlp"),
+        ({"model": "resnet20"}, r"model: takes images"),
+        ({"augment": {"flip": True}}, r"augment: changes images, but the data has features of shape \(30,\)"),
         ({"objective": "pgd"}, r"objective\.name: pgd needs pixels, but data has features of shape \(30,\)"),
         ({"objective": "cutmix"}, r"objective\.name: cutmix needs images"),
-        ({"robust": {"restarts": 1}}, r"robust\.restarts needs pixels"),
-        ({"budget": {"steps": 2, "channels_last": True}}, r"budget\.channels_last needs images"),
+        ({"robust": {"restarts": 1}}, r"robust\.restarts: needs pixels"),
+        ({"budget": {"steps": 2, "channels_last": True}}, r"budget\.channels_last: needs images"),
         ({"ood": ["digits"]}, r"ood\[0\]: has images of shape \(1, 8, 8\); the data trained on has features of shape \(30,\)"),
-        ({"kind": "distill", "method": {"name": "random", "ipc": 2}, "budget": None}, r"data has features .* must have pixels"),
+        ({"kind": "distill", "method": {"name": "random", "ipc": 2}, "budget": None}, r"data: has features .* must have pixels"),
     ],
 )
 def test_what_needs_images_is_refused_before_anything_starts(fields: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_study_of_files_is_run_exported_and_answered_again_until_a_file_change
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("num_classes, bias", "num_classes + 1, bias", "flat static density=0.5: model: flat returns a tensor (2, 11) for"),
+        ("num_classes, bias", "num_classes + 1, bias", "spec.yaml:6: model: flat returns a tensor (2, 11) for"),
         ("return network", "return None", "model: flat returned a NoneType; it must be an nn.Module"),
         ("nn.Flatten()", "nn.Flatten(), nn.Linear(3, 64)", "model: flat cannot be applied to images (2, 1, 8, 8)"),
         ("return network", "return network.gone", "'Sequential' object has no attribute 'gone' (flat.py:"),

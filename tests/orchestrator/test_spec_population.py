@@ -299,7 +299,7 @@ def test_the_command_line_wins_over_variants_and_replaces_them() -> None:
     ("variants", "message"),
     [
         (5, r"spec: variants: is 5; it must be a list"),
-        ([5], r"spec: variants: is \[5\]; it must be a table"),
+        ([5], r"spec: variants: is \[5\]; it must be a list, each item a table"),
         ([{}], r"spec: variants\[0\]: is empty; it must give at least one of the tables .*method"),
         ([{"metod": "set"}], r"spec: variants\[0\]\.metod: is not a table of a job.*did you mean method\?"),
         (
