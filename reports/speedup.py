@@ -9,7 +9,7 @@ that includes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +107,7 @@ Arrival = tuple[_Evaluations, int, _Evaluations, int | None]
 """Evaluations of the baseline and the index where it reaches the target, then the same of the rival."""
 
 
-Repetition = tuple[int, str]
+Repetition = tuple[Hashable, ...]
 """The seed of a run, and its values of what is pooled."""
 
 
