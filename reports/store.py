@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pruneyard.reports import records
 from pruneyard.reports.attempt import Attempt, attempt_of, decode_record, encode_record, tables_of
@@ -330,6 +329,8 @@ def _joined(name: str, parts: Sequence[Part], columns: Sequence[str] | None = No
 
 
 def _rows_of(table: pa.Table, units: frozenset[str]) -> pa.Table:
+    import pyarrow.compute as pc  # lazily: processes of trials only write, and it takes a hundredth of their start
+
     keys = table.column("run_key").cast(pa.string())
     # Spells units as `Attempt.unit` does.
     names = pc.binary_join_element_wise(keys, table.column("attempt").cast(pa.string()), "-")
