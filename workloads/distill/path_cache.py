@@ -90,10 +90,7 @@ class PathCache:
 
         A file that another job is writing counts, but is not deleted unless its writer was killed long ago.
         """
-        files = {}
-        for file in self.folder.glob("*/*.safetensors"):
-            with suppress(FileNotFoundError):  # another job may have moved or deleted it in the meantime
-                files[file] = file.stat()
+        files = {file: status for folder in _listed(self.folder) for file, status in _sized(folder).items()}
         oldest = time.time() - ABANDONED_AFTER_S
         room = self.limit_bytes - needed - sum(status.st_size for status in files.values())
         others = [
@@ -108,6 +105,23 @@ class PathCache:
             file.unlink(missing_ok=True)
             room += files[file].st_size
         return room >= 0
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:  # nothing is cached yet, or another job has deleted its temporary folder
+        return []
+
+
+def _sized(folder: Path) -> dict[Path, os.stat_result]:
+    """Returns the status of each cached file in a folder, as far as no other job moves or deletes file or folder meanwhile."""
+    found = {}
+    for file in _listed(folder):
+        with suppress(FileNotFoundError):
+            if file.suffix == ".safetensors":
+                found[file] = file.stat()
+    return found
 
 
 def path_key(description: str, *, device: torch.device) -> str:

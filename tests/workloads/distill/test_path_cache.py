@@ -174,3 +174,15 @@ def test_room_is_made_without_the_file_that_another_job_is_writing(folder: Path)
     assert [path.parent.name for path in folder.glob("*/*.safetensors")] == [f"{WRITING}now"]
     assert not PathCache(folder=folder, path="mine", limit_bytes=3000)._make_room(2001)
     assert (folder / f"{WRITING}now" / "000000001.safetensors").exists()
+
+
+def test_a_temporary_folder_that_another_job_deletes_meanwhile_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = PathCache(folder=tmp_path, path="a", limit_bytes=10**6)
+    cache.put(0, {"x": torch.zeros(3)})
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: [*listed(path), *([path / f"{WRITING}x"] if path == tmp_path else [])])
+    cache.put(1, {"x": torch.ones(3)})
+    assert cache.get(1, torch.device("cpu")) is not None
+    assert not caplog.records
