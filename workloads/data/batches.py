@@ -272,7 +272,7 @@ def device_splits(data: Dataset, device: torch.device) -> dict[str, DeviceSplit]
 def split_rows(order: Tensor, batch_size: int) -> list[Tensor]:
     """Returns rows (N,) in batches. A single last row joins the batch before it: batch norm needs two values per channel."""
     batches = list(order.split(batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
         *whole, before, single = batches
         return [*whole, torch.cat([before, single])]
     return batches

@@ -279,7 +279,8 @@ def test_batches_on_a_gpu_equal_those_on_the_cpu_and_never_wait() -> None:
 
 
 @each_case(("num_rows", "sizes"), [(4, [2, 2]), (5, [2, 3]), (1, [1]), (6, [2, 2, 2]), (0, [0])])
-def test_no_batch_has_a_single_row_unless_there_is_but_one(num_rows: int, sizes: list[int]) -> None:
+def test_no_batch_has_a_single_row_unless_all_have(num_rows: int, sizes: list[int]) -> None:
+    assert [len(batch) for batch in split_rows(torch.arange(3), 1)] == [1, 1, 1]
     batches = split_rows(torch.arange(num_rows), 2)
     assert [len(batch) for batch in batches] == sizes
     assert torch.cat(batches).tolist() == list(range(num_rows))
