@@ -122,15 +122,15 @@ def _outer(frame: pd.DataFrame, same: Mapping[str, str]) -> list[str]:
 def _outer_seeds(frame: pd.DataFrame) -> pd.Series[Any]:
     """Returns for every run the seed of the first run of its lineage, by which settings without a common first run are paired.
 
-    It is the run's own seed where there are several first runs, or where the first run is unknown and no other run of the cell
-    has it. Where others do, it is the key of the first run, so that the run has no partner: their own seeds would count runs
-    on one first run as independent.
+    It is the run's own seed where there are several first runs, or where the first run is unknown, as long as all runs of the
+    cell that rest on it have that seed. Else it is the key of the first runs, so that the run has no partner: runs on one first
+    run are not independent.
     """
     seeds = dict(zip(frame["run_key"], frame["seed"], strict=True))
-    num_runs = frame.groupby(["cell", "outer"])["run_key"].transform("size")
+    num_seeds = frame.groupby(["cell", "outer"])["seed"].transform("nunique")
     found = [
-        seeds.get(outer, own if "," in outer or num == 1 else outer)
-        for outer, own, num in zip(frame["outer"], frame["seed"], num_runs, strict=True)
+        seeds.get(outer, own if num == 1 else outer)
+        for outer, own, num in zip(frame["outer"], frame["seed"], num_seeds, strict=True)
     ]
     mixed = any(isinstance(seed, str) for seed in found)
     return pd.Series([str(seed) for seed in found] if mixed else found, index=frame.index, dtype=object if mixed else "int64")

@@ -81,7 +81,7 @@ class CheckpointFolder:
         final = self.path / f"{PREFIX}{checkpoint.step:09d}"
         temporary = self.path / f".{final.name}-{os.getpid()}"
         try:
-            self._clear()
+            self._clear(final)
             temporary.mkdir(parents=True)
             write_checkpoint(temporary, checkpoint)
             if final.exists():
@@ -90,10 +90,7 @@ class CheckpointFolder:
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointWriteError(error.errno, error.strerror or str(error), str(final)) from error
-        # Only unreadable ones have a later step, since a job resumes from the newest that it can read.
-        for later in self._folders()[self._folders().index(final) + 1 :]:
-            shutil.rmtree(later, ignore_errors=True)
-        self._clear()
+        self._clear(final)
 
     def load(self, device: torch.device) -> Checkpoint | None:
         """Returns the newest intact checkpoint, or None; logs a warning for each damaged one."""
@@ -107,9 +104,13 @@ class CheckpointFolder:
     def _folders(self) -> list[Path]:
         return sorted(self.path.glob(f"{PREFIX}*"))
 
-    def _clear(self) -> None:
-        """Deletes older and replaced checkpoints and remains of killed writers; a run key has only one writer at a time."""
-        for path in [*self._folders()[: -self.keep], *self.path.glob(f".{PREFIX}*")]:
+    def _clear(self, newest: Path) -> None:
+        """Deletes older and replaced checkpoints and remains of killed writers; a run key has only one writer at a time.
+
+        Those of later steps stay, and do not count: they could not be read, but that may have been the fault of the reader.
+        """
+        until = [path for path in self._folders() if path.name <= newest.name]
+        for path in [*until[: -self.keep], *self.path.glob(f".{PREFIX}*")]:
             shutil.rmtree(path, ignore_errors=True)
 
 

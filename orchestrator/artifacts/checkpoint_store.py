@@ -75,9 +75,9 @@ class ObjectCheckpoints:
         return stored
 
     def _clear(self, new: ObjectPath) -> None:
-        """Deletes all other checkpoints but those before it; safe because a run key has one writer.
+        """Deletes older, incomplete and same-step checkpoints; safe because a run key has one writer.
 
-        Those with a later step are unreadable: a job resumes from the newest that it can read.
+        Those of later steps stay, and do not count: they could not be read, but that may have been the fault of the reader.
         """
         stored = self._stored_files()
         step_of = {name: name.split("-")[1] for name in stored}
@@ -86,8 +86,9 @@ class ObjectCheckpoints:
             for name, files in stored.items()
             if META in files and (name == new.name or step_of[name] < step_of[new.name])
         ]
+        later = {name for name, files in stored.items() if META in files and step_of[name] > step_of[new.name]}
         kept = sorted(whole, reverse=True)[: self.keep]
-        for name in stored.keys() - set(kept):
+        for name in stored.keys() - set(kept) - later:
             # `meta.json` first, as False sorts before True: a crash then leaves an incomplete checkpoint, which is ignored.
             for file in sorted(stored[name], key=lambda file: file != META):
                 (self.path / name / file).unlink()

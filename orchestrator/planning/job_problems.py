@@ -20,7 +20,7 @@ def job_problems(complaints: Iterable[tuple[Job, str]], spec: Spec) -> list[Prob
 
     Jobs with the same complaint about a key make one problem, which names the first of them.
     """
-    problems: list[Problem] = []
+    without_key: dict[tuple[str, str], Problem] = {}
     placed: dict[tuple[str | None, str, str], list[str]] = {}
     for job, message in complaints:
         key, rest = key_of_message(job.workload, message)
@@ -28,7 +28,8 @@ def job_problems(complaints: Iterable[tuple[Job, str]], spec: Spec) -> list[Prob
         if key:
             placed.setdefault((job.stage, key, rest), []).append(label)
         else:
-            problems.append(Problem(0, label, message))
+            without_key.setdefault((label, message), Problem(0, label, message))
+    problems = list(without_key.values())
     for (stage, key, rest), labels in placed.items():
         problems.append(spec.problem_at(key, f"{rest} (in {_listed(labels)})", stage=stage))
     return problems

@@ -245,9 +245,10 @@ class _StudyCallback(_NotPickled, tune.Callback):
             self._judges_from = now + AWAY_S
         self._stepped_at = now
         with self._stopping_on_errors():
-            for trial_id, shared in list(self._shared.items()) if now >= self._judges_from else ():
+            patience_s = TAKE_BACK_AFTER_S if now >= self._judges_from else 10 * TAKE_BACK_AFTER_S
+            for trial_id, shared in list(self._shared.items()):
                 # During a stop nothing starts elsewhere, and the stop awaits the job by which the trial is known as running.
-                if now - shared.since > TAKE_BACK_AFTER_S and not self._stop.requested:
+                if now - shared.since > patience_s and not self._stop.requested:
                     self._take_back(trial_id, shared.index)
                     self._report_ended(trial_id, self._trials.created[shared.index][shared.num_ended :])
         self._show()

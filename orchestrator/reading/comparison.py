@@ -69,6 +69,9 @@ class Gate:
         """Returns one line for every setting of the comparison that breaks the condition, or that cannot be judged."""
         lines = []
         for _, row in table[table["metric"] == self.metric].iterrows():
+            if row["num_missing"]:
+                lines.append(f"{row['a']} and the baseline: {row['verdict']}")
+                continue
             if self.end:
                 lines += self._failure_of_end(row)
                 continue

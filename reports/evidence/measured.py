@@ -122,13 +122,15 @@ def _p_value(before: pd.Series[float], after: pd.Series[float]) -> float:
 
 
 def _effect(before: pd.Series[float], after: pd.Series[float]) -> Effect:
-    both = (after - before).dropna().index
+    shared = before.index.intersection(after.index)
+    both = (after - before)[shared].dropna().index
     if not len(both):
         nan = math.nan
         return Effect(num_pairs=0, base=nan, method=nan, difference=nan, low=nan, high=nan)
     found = estimate((after - before)[both])
     return Effect(
         num_pairs=len(both),
+        num_missing=len(shared) - len(both),
         base=float(before[both].mean()),
         method=float(after[both].mean()),
         difference=float(found.mean),

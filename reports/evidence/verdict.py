@@ -37,6 +37,7 @@ class Effect:
     low: float
     high: float
     p_corrected: float = math.nan
+    num_missing: int = 0  # further pairs of completed runs, of which one has no finite value
 
     def in_unit(self, value: float, published: Published) -> float:
         """Returns a difference in the unit of the published gain; NaN where the base method's mean is 0."""
@@ -75,7 +76,7 @@ def judge(
 
     acts: whether the mechanism does; None where its interval contains the threshold, or where it was not measured. In this order:
 
-    - fewer than `MIN_PAIRS` pairs: not comparable.
+    - fewer than `MIN_PAIRS` pairs, or a pair without a finite value: not comparable.
     - The mechanism does not act: inert with the published settings, and not comparable with others.
     - The effect is clear in the claimed direction: it appears; weakly, if a measure that should be kept surely gets worse, or if
       it is less than `WEAK` times the published gain.
@@ -84,6 +85,9 @@ def judge(
     """
     if effect.num_pairs < MIN_PAIRS:
         return Judgement(verdict=Verdict.NOT_COMPARABLE, reasons=(f"{effect.num_pairs} common seeds; {MIN_PAIRS} are needed",))
+    if effect.num_missing:
+        reason = f"{effect.num_missing} of {effect.num_pairs + effect.num_missing} pairs have no finite value"
+        return Judgement(verdict=Verdict.NOT_COMPARABLE, reasons=(reason,))
     forward = effect.difference if rises else -effect.difference
     is_clear = forward > 0 and effect.p_corrected < LEVEL
     if acts is False:

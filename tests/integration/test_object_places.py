@@ -167,7 +167,7 @@ def test_a_checkpoint_stays_where_that_of_a_later_step_cannot_be_read(folder: Ob
     found = checkpoints.load(CPU)
     assert found is not None
     assert found.step == 50
-    assert [path.name.split("-")[1] for path in folder.iterdir()] == ["000000050"]
+    assert sorted(path.name.split("-")[1] for path in folder.iterdir()) == ["000000050", "000000800", "000000900"]
 
 
 def test_a_checkpoint_saved_again_replaces_itself_under_another_name(folder: ObjectPath) -> None:

@@ -145,7 +145,7 @@ def test_nothing_is_taken_back_while_reports_wait_since_the_driver_was_away(
     driven: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports = driven.end("a")
-    returned = driven.callback._shared["t"].since + study.TAKE_BACK_AFTER_S + 60
+    returned = driven.callback._shared["t"].since + study.TAKE_BACK_AFTER_S + 10
     driven.step(returned, monkeypatch)
     assert driven.created == [driven.attempts]
     driven.buffer.write()

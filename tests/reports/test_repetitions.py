@@ -12,7 +12,10 @@ import pandas as pd
 import pytest
 from made_up_study import metric, record
 
+from pruneyard.orchestrator.reading.comparison import Gate
 from pruneyard.reports.comparison_section import comparisons
+from pruneyard.reports.evidence.claim import Published
+from pruneyard.reports.evidence.verdict import Effect, Verdict, judge
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.lineage import lineages
 from pruneyard.reports.paired import paired_differences
@@ -77,6 +80,17 @@ def test_a_run_without_a_finite_value_leaves_no_p_value(missing: bool, tmp_path:
     if missing:
         assert row["verdict"] == "1 of 5 pairs have no finite value"
         assert row["better"] is None
+    table = paired_differences(study, {"method": "histogram"}, {"method": "none"}, ["test/nll"])
+    failures = [Gate.parse(f"{end} <= baseline + 9").failures(table) for end in ("test/nll", "upper(test/nll)")]
+    told = f"{row['a']} and the baseline: 1 of 5 pairs have no finite value"
+    assert failures == ([[told]] * 2 if missing else [[], []])
+
+
+def test_no_claim_is_judged_by_the_pairs_that_are_left() -> None:
+    effect = Effect(num_pairs=4, base=0.5, method=0.4, difference=-0.1, low=-0.11, high=-0.09, num_missing=1)
+    found = judge(effect, True, published=Published(text="", tag="P", protocol="", gain=-0.02), rises=False, as_published=True)
+    assert found.verdict is Verdict.NOT_COMPARABLE
+    assert found.reasons == ("1 of 5 pairs have no finite value",)
 
 
 def test_settings_that_differ_in_a_measure_without_a_direction_are_not_called_inseparable(tmp_path: Path) -> None:

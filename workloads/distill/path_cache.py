@@ -25,7 +25,7 @@ from pruneyard.workloads.data.folders import cache_folder
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WRITING = "writing-"  # prefix of the folder in which a file is written
 ABANDONED_AFTER_S = 3600.0  # a file that was last written to so long ago has no writer any more
 
@@ -111,6 +111,8 @@ def _listed(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except FileNotFoundError:  # nothing is cached yet, or another job has deleted its temporary folder
+        return []
+    except NotADirectoryError:  # a file of somebody else
         return []
 
 

@@ -181,6 +181,7 @@ def test_a_temporary_folder_that_another_job_deletes_meanwhile_costs_nothing(
 ) -> None:
     cache = PathCache(folder=tmp_path, path="a", limit_bytes=10**6)
     cache.put(0, {"x": torch.zeros(3)})
+    (tmp_path / ".DS_Store").touch()
     listed = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda path: [*listed(path), *([path / f"{WRITING}x"] if path == tmp_path else [])])
     cache.put(1, {"x": torch.ones(3)})

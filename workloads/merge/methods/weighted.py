@@ -10,13 +10,14 @@ augmented, in evaluation mode; `val_loss` is that on `val`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from pruneyard.workloads.merge.averages import weighted_mean
 from pruneyard.workloads.merge.context import MergeContext
 from pruneyard.workloads.merge.member import Member
 from pruneyard.workloads.merge.merger import MergedNetwork, UseOfVal, WeightMerger
+from pruneyard.workloads.plugins import find
 from pruneyard.workloads.training.recipe import Budget
 
 __all__ = ["Weighted"]
@@ -73,12 +74,19 @@ def softmax(exponents: Sequence[float]) -> list[float]:
 
 def _check_steps_are_known(members: Sequence[Member]) -> None:
     """Raises `ValueError` for epochs of different data: how many rows each has is not known here."""
-    if all((member.spec.get("budget") or {}).get("steps") for member in members):
-        return
-    for other in members[1:]:
-        if other.spec.get("data") != members[0].spec.get("data"):
-            given = f"{members[0].run_key} and {other.run_key} have budgets of epochs and were trained on different data"
+    in_epochs = [member for member in members if not (member.spec.get("budget") or {}).get("steps")]
+    for other in in_epochs[1:]:
+        if _data_of(other) != _data_of(in_epochs[0]):
+            given = f"{in_epochs[0].run_key} and {other.run_key} have budgets of epochs and were trained on different data"
             raise ValueError(f"by is steps, but {given}, so their steps are not known; give budget.steps, or choose a loss")
+
+
+def _data_of(member: Member) -> dict[str, Any]:
+    """Returns the table of its data without what may differ for equal data, such as the folder that it is read from."""
+    table = member.spec.get("data") or {}
+    source = find("data.sources", table["name"]) if "name" in table else None
+    places = {each.name for each in fields(source) if each.metadata.get("identity") is False} if source else set()
+    return {name: value for name, value in table.items() if name not in places}
 
 
 def _num_steps(member: Member, num_rows: int) -> int:
