@@ -51,6 +51,16 @@ class Restored:
     notes: Sequence[str] = ()
     lost: Sequence[str] = ()
 
+    @property
+    def refusal(self) -> str:
+        """Why nothing was changed, and what to do; empty if all could be restored."""
+        if not self.lost:
+            return ""
+        return (
+            f"a damaged file holds rows of {len(self.lost)} finished runs, {self.lost[0]} first, of which an earlier version "
+            "wrote no record: put a copy of the file back, or delete it to run them again"
+        )
+
 
 class Store:
     """Reads and writes the tables `runs`, `metrics` and `curves` of one folder.

@@ -65,12 +65,8 @@ def _folder_findings(folder: RunFolder, *, repair: bool) -> Iterator[Finding]:
             restored = Store(folder).restore(keys)
         for note in restored.notes:
             yield Finding(name="repaired", good=True, text=note)
-        if restored.lost:
-            text = (
-                f"nothing was changed: a damaged file holds rows of {len(restored.lost)} finished runs, {restored.lost[0]} "
-                "first, of which an earlier version wrote no record; put a copy of the file back, or delete it to run them again"
-            )
-            yield Finding(name="repair", good=False, text=text)
+        if restored.refusal:
+            yield Finding(name="repair", good=False, text=f"nothing was changed: {restored.refusal}")
     advice = "" if repair else f"; to write rows again from their records: pruneyard doctor {folder.path} --repair"
     for name, extent, problems in verify_folder(folder):
         for problem in problems:

@@ -275,11 +275,8 @@ def _with_restored_rows(plan: Plan) -> Plan:
     restored = Store(plan.folder).restore(job.key for job in plan.spec.jobs if plan.status(job) is None)
     for note in restored.notes:
         logger.warning("%s", note)
-    if restored.lost:
-        raise UsageError(
-            f"{plan.folder.path}: a damaged file holds rows of {len(restored.lost)} finished runs, {restored.lost[0]} first, of "
-            "which an earlier version wrote no record: put a copy of the file back, or delete it to run them again"
-        )
+    if restored.refusal:
+        raise UsageError(f"{plan.folder.path}: {restored.refusal}")
     return plan.reread() if restored.notes else plan
 
 

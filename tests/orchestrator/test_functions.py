@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from code_caches import forget_code
 from in_process_command import Pruneyard
+from study_contexts import context_in
 
 import pruneyard as public
 from pruneyard.orchestrator.artifacts.verification import verify_folder
 from pruneyard.orchestrator.errors import ExitCode, SpecError, UsageError
-from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, StudyContext, make_study_context
-from pruneyard.orchestrator.execution.worker_group import InProcess
+from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner
 from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.results import Results
-from pruneyard.orchestrator.spec.job import Job, Resources
+from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
@@ -46,19 +46,6 @@ def climb(context: FunctionContext, lr: float, power: int = 1, epochs: int = 4) 
 
 def keys(spec: dict[str, Any]) -> list[str]:
     return [job.key for job in load_spec({"name": "s", "kind": "function", **spec}).jobs]
-
-
-def context_in(folder: RunFolder, *, is_pruned: bool = False) -> StudyContext:
-    """Returns the context in which this process runs attempts of a study in a folder."""
-    return make_study_context(
-        study="s",
-        folder=folder,
-        resources=Resources(),
-        load_data=lambda source: source.load(),
-        should_stop=lambda: False,
-        is_pruned=lambda key: is_pruned,
-        make_worker_group=InProcess,
-    )
 
 
 def last(results: Results, measure: str) -> dict[str, float]:

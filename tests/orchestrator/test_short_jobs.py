@@ -11,16 +11,15 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from study_contexts import context_in
 
 from pruneyard import run
 from pruneyard.orchestrator.artifacts.reader_cache import CachedRunReader
 from pruneyard.orchestrator.errors import ExitCode
-from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner, make_study_context
-from pruneyard.orchestrator.execution.worker_group import InProcess
+from pruneyard.orchestrator.execution.attempt_runner import AttemptRunner
 from pruneyard.orchestrator.planning.attempt import order_by_parents
 from pruneyard.orchestrator.planning.plan import make_plan
 from pruneyard.orchestrator.results import Results
-from pruneyard.orchestrator.spec.job import Resources
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.store import Store
@@ -98,17 +97,8 @@ def test_the_record_of_a_short_job_that_lost_its_device_is_written(
     monkeypatch.setattr(CalibrateJob, "run", lose)
     folder = RunFolder(tmp_path / "out")
     planned, *_ = make_plan(load_spec(calibrate(trained)), folder).attempts()
-    context = make_study_context(
-        study="trust",
-        folder=folder,
-        resources=Resources(),
-        load_data=lambda source: source.load(),
-        should_stop=lambda: False,
-        is_pruned=lambda key: False,
-        make_worker_group=InProcess,
-    )
     with pytest.raises(torch.AcceleratorError):
-        AttemptRunner(planned, context).advance()
+        AttemptRunner(planned, context_in(folder)).advance()
     (row,) = Store(folder).runs().to_pylist()
     assert row["run_key"] == planned.job.key
     assert row["status"] == "FAILED"

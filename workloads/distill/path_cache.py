@@ -110,9 +110,8 @@ class PathCache:
 def _listed(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
-    except FileNotFoundError:  # nothing is cached yet, or another job has deleted its temporary folder
-        return []
-    except NotADirectoryError:  # a file of somebody else
+    # Nothing is cached yet, another job has deleted its temporary folder, or it is a file of somebody else.
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
