@@ -65,13 +65,25 @@ def apply_overrides(
         elif head == "grid":
             grid[key.removeprefix("grid.")] = value
         elif head in header:
-            changed = _with_path(changed, key.split("."), value)
+            changed = _with_path(changed, _path(changed, key), value)
         else:
             grid[key] = [value]
     grid |= {key: list(values) for key, values in axes.items()}
     if overrides or axes:
         changed["grid"] = grid
     return changed, frozenset(key.removeprefix("grid.") for key in (*overrides, *axes))
+
+
+def _path(tables: Mapping[str, Any], key: str) -> list[str]:
+    """Returns the keys that lead to a value in nested tables. Keys of `search.space` hold dots themselves, as `optimizer.lr`."""
+    if not key.startswith("search.space."):
+        return key.split(".")
+    inner = key.removeprefix("search.space.")
+    search = tables.get("search")
+    space = search.get("space") if isinstance(search, Mapping) else None
+    known = space if isinstance(space, Mapping) else {}
+    first = max((name for name in known if f"{inner}.".startswith(f"{name}.")), key=len, default=inner)
+    return ["search", "space", first, *inner.removeprefix(first).split(".")[1:]]
 
 
 def _with_path(tables: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:

@@ -148,6 +148,23 @@ def test_a_key_set_on_the_command_line_is_no_longer_searched() -> None:
     assert keys(load_spec(parse_value(spec.to_yaml()))) == keys(spec)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        pytest.param("optimizer.lr", {"low": 0.2, "high": 0.4}, (0.2, 0.4), id="a constant becomes a range"),
+        pytest.param("method.density", {"choices": [0.3]}, (0.3, 0.3), id="a range becomes a constant"),
+        pytest.param("method.density.low", 0.4, (0.4, 0.5), id="an end of a range"),
+        pytest.param("optimizer.weight_decay", {"low": 0.2, "high": 0.4}, (0.2, 0.4), id="one more key"),
+    ],
+)
+def test_an_override_reaches_a_dotted_key_of_the_space(key: str, value: Any, expected: tuple[float, float]) -> None:
+    spec = load_spec(planned("random"), overrides={f"search.space.{key}": value})
+    table, name, *_ = key.split(".")
+    chosen = [job.resolved[table][name] for job in spec.jobs if name in job.resolved[table]]
+    assert chosen
+    assert all(expected[0] <= value <= expected[1] for value in chosen)
+
+
 def test_the_schema_knows_the_table() -> None:
     validator = jsonschema.Draft202012Validator(spec_schema())
     assert validator.is_valid(planned("random"))
