@@ -134,9 +134,10 @@ def matched_cells(study: Study, baseline: Selection) -> dict[int, int]:
 
 def verdict(row: pd.Series[Any]) -> str:
     """Returns what a row of the comparison says, in words."""
+    num_missing = row.get("num_missing", 0)
     if not row["num_pairs"]:
-        return "no common seeds"
-    if num_missing := row.get("num_missing", 0):
+        return "no pair has both values" if num_missing else "no common seeds"
+    if num_missing:
         return f"{num_missing:.0f} of {row['num_pairs'] + num_missing:.0f} pairs have no finite value"
     is_equivalent = row.get("p_equivalent", math.nan) < LEVEL
     if isinstance(row["better"], str):
@@ -250,7 +251,7 @@ def _row(
     means = [each.groupby(by)["value"].mean(skipna=False) for each in _with_equal_pooled(values, by)]
     both = means[0].index.intersection(means[1].index)
     differences = (means[0][both] - means[1][both]).replace([math.inf, -math.inf], math.nan).dropna()
-    num_missing = len(both) - len(differences) if len(differences) else 0
+    num_missing = len(both) - len(differences)
     found = estimate(differences) if len(differences) else None
     drawn = (math.nan, math.nan)
     if len(differences) > 1:

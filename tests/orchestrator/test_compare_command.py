@@ -271,7 +271,7 @@ def test_a_budget_that_cannot_be_matched_is_refused(
 def test_a_run_that_ended_before_the_budget_has_no_value(curves: Path, pruneyard: Callable[..., Any]) -> None:
     """At 15e9 FLOPs only rigl, which has spent 20e9, is known: static ended at 10e9."""
     found = pruneyard("compare", curves, "--metric", "val/accuracy", "--budget", "flops=15e9", "--json")
-    assert json.loads(found.out)["rows"][0]["verdict"] == "no common seeds"
+    assert json.loads(found.out)["rows"][0]["verdict"] == "no pair has both values"
 
 
 def test_a_page_of_an_equal_budget_says_so_and_needs_a_place_of_its_own(
