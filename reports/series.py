@@ -23,20 +23,21 @@ def completed(labelled: pd.DataFrame) -> pd.DataFrame:
     return labelled.loc[labelled["status"] == Status.COMPLETED, ["run_key", "cell"]]
 
 
-def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame, measure: str, *, max_points: int = MAX_POINTS) -> pd.DataFrame:
-    """Returns mean and interval over seeds of one measure: columns `cell, step, epoch, mean, low, high, num`.
+def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame) -> pd.DataFrame:
+    """Returns mean and interval over seeds of every measure: columns `measure, cell, step, epoch, mean, low, high, num`.
 
-    Includes only steps that every completed seed of the cell evaluated, and at most `max_points` of them, evenly spaced.
+    Includes only steps that every completed seed of the cell evaluated.
     """
     own = labelled.loc[labelled["status"] == Status.COMPLETED, ["run_key", "cell", "outer"]]
-    frame = history[history["measure"] == measure].merge(own, on="run_key")
+    frame = history.merge(own, on="run_key")
     frame["lost"] = frame["value"].isna()
     # Runs that rest on the same first run count as one, by their mean; those that lack a step leave it out for all.
-    frame = frame[frame.groupby(["cell", "step"])["value"].transform("size") == frame["cell"].map(_most_at_one_step(frame))]
-    frame = frame.groupby(["cell", "step", "outer"], sort=False).agg(
+    frame["size"] = frame.groupby(["measure", "cell", "step"])["value"].transform("size")
+    frame = frame[frame["size"] == frame.groupby(["measure", "cell"])["size"].transform("max")]
+    frame = frame.groupby(["measure", "cell", "step", "outer"], sort=False).agg(
         epoch=("epoch", "first"), value=("value", "mean"), lost=("lost", "any")
     ).reset_index()
-    grouped = frame.groupby(["cell", "step"])
+    grouped = frame.groupby(["measure", "cell", "step"])
     points = grouped.agg(
         epoch=("epoch", "first"),
         mean=("value", "mean"),
@@ -49,20 +50,18 @@ def learning_curves(history: pd.DataFrame, labelled: pd.DataFrame, measure: str,
     points["mean"] = points["mean"].mask(points["lost"])
     points["low"] = points["mean"] - half
     points["high"] = points["mean"] + half
-    kept = [_spread(group, max_points) for _, group in points.groupby("cell")]
-    return pd.concat(kept, ignore_index=True) if kept else points
+    return points[["measure", "cell", "step", "epoch", "mean", "low", "high", "num"]]
 
 
-def _most_at_one_step(frame: pd.DataFrame) -> pd.Series[int]:
-    """Returns the largest number of runs that evaluated the same step, by cell."""
-    sizes: pd.Series[int] = frame.groupby(["cell", "step"]).size().groupby(level="cell").max()
-    return sizes
-
-
-def _spread(points: pd.DataFrame, max_points: int) -> pd.DataFrame:
-    # Short curves give some rows several times.
-    rows = np.unique(np.linspace(0, len(points) - 1, max_points).round().astype(int))
-    return points.iloc[rows]
+def thinned(points: pd.DataFrame, max_points: int = MAX_POINTS) -> pd.DataFrame:
+    """Returns at most `max_points` evenly spaced points of each curve, with both of its ends."""
+    curves = points.groupby(["measure", "cell"])
+    place, length = curves.cumcount().to_numpy(), curves["step"].transform("size").to_numpy()
+    kept = length <= max_points
+    for number in np.unique(length[~kept]):
+        chosen = np.linspace(0, number - 1, max_points).round().astype(int)
+        kept |= (length == number) & np.isin(place, chosen)
+    return points[kept]
 
 
 def reliability(

@@ -248,6 +248,11 @@ class Study:
         return self.labelled[self.labelled["cell"].isin(self.drawn["cell"])]
 
     @cached_property
+    def learning_curves(self) -> pd.DataFrame:
+        """The curves of the drawn cells, all measures; see `series.learning_curves`."""
+        return series.learning_curves(self.history, self.drawn_runs)
+
+    @cached_property
     def styles(self) -> dict[str, tuple[str, str]]:
         """Colour and symbol of every drawn series, the same in all figures; dense networks are grey."""
         is_dense = self.drawn["method"] == DENSE

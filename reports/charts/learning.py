@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -33,28 +34,21 @@ def learning(study: Study, measure: str | None = None) -> list[Figure]:
     By default figures of accuracy and NLL, each on the first of val, test and train that was evaluated more than once, one of
     the explored weights if masks changed in any cell, and those of what training functions of the user's own report.
     """
-    if measure is not None:
-        points = _points(study, measure)
-        return _figure(study, measure, points) if len(points) else []
-    return _default_figures(study)
+    points = _points(study)
+    chosen = _default_measures(study, points) if measure is None else [measure]
+    return [figure for name in chosen if name in points for figure in _figure(study, name, points[name])]
 
 
-def _default_figures(study: Study) -> list[Figure]:
-    points = {f"{split}/{name}": _points(study, f"{split}/{name}") for name in _NAMES for split in _SPLITS}
-    chosen = [
-        next((measure for split in _SPLITS if len(points[measure := f"{split}/{name}"])), None)
-        for name in _NAMES
-    ]
-    explored = _points(study, _EXPLORED)
+def _default_measures(study: Study, points: Mapping[str, pd.DataFrame]) -> list[str]:
+    preferred = [[f"{split}/{name}" for split in _SPLITS] for name in _NAMES]
+    chosen = [next((measure for measure in measures if measure in points), "") for measures in preferred]
+    explored = points.get(_EXPLORED)
     # Explored weights that never grow mean fixed masks, which need no figure.
-    if (explored.groupby("cell")["mean"].transform("max") > explored["mean"]).any():
-        points[_EXPLORED] = explored
+    if explored is not None and (explored.groupby("cell")["mean"].transform("max") > explored["mean"]).any():
         chosen.append(_EXPLORED)
-    others = {measure: _points(study, measure) for measure in _reported_by_functions(study) if measure not in points}
-    drawn = [measure for measure in others if len(others[measure])][:MAX_OTHERS]
-    points |= others
-    chosen += drawn
-    return [figure for measure in chosen if measure for figure in _figure(study, measure, points[measure])]
+    known = {_EXPLORED, *(measure for measures in preferred for measure in measures)}
+    others = [measure for measure in _reported_by_functions(study) if measure in points and measure not in known]
+    return chosen + others[:MAX_OTHERS]
 
 
 def further_curves(study: Study) -> dict[str, Any]:
@@ -63,16 +57,14 @@ def further_curves(study: Study) -> dict[str, Any]:
     `titles` and `bounds` by measure; `curves` by measure and cell: lists of epochs, means and ends of intervals. As many as
     `MAX_CHOICES` points allow, those of `_NAMES` first; empty where no run was evaluated more than once.
     """
-    repeated = study.history.duplicated(["run_key", "measure"]) & study.history["run_key"].isin(study.drawn_runs["run_key"])
+    points = _points(study)
     order = {name: place for place, name in enumerate(_NAMES)}
-    names = sorted(study.history.loc[repeated, "measure"].unique(), key=lambda name: (order.get(name.partition("/")[2], 9), name))
     found: dict[str, Any] = {"titles": [], "bounds": [], "curves": []}
     num_points = 0
-    for measure in names:
-        points = _points(study, measure)
-        num_points += len(points)
-        if len(points) and num_points <= MAX_CHOICES:
-            lines = points.groupby("cell", sort=False)
+    for measure in sorted(points, key=lambda name: (order.get(name.partition("/")[2], 9), name)):
+        num_points += len(points[measure])
+        if num_points <= MAX_CHOICES:
+            lines = points[measure].groupby("cell", sort=False)
             found["titles"].append(measure_title(measure))
             found["bounds"].append([bound if math.isfinite(bound) else None for bound in bounds(measure)])
             found["curves"].append({str(cell): [_short(own[name]) for name in _COLUMNS[:4]] for cell, own in lines})
@@ -89,10 +81,12 @@ def _reported_by_functions(study: Study) -> list[str]:
     return sorted(study.history.loc[study.history["run_key"].isin(keys), "measure"].unique())
 
 
-def _points(study: Study, measure: str) -> pd.DataFrame:
-    points = series.learning_curves(study.history, study.drawn_runs, measure, max_points=_points_per_line(study))
-    points = points[points.groupby("cell")["step"].transform("size") > 1].dropna(subset=["mean"])
-    return points.merge(study.drawn[["cell", "line"]], on="cell")
+def _points(study: Study) -> dict[str, pd.DataFrame]:
+    """Returns the points of all curves of more than one point, by measure, with columns `cell, step, ..., line`."""
+    points = series.thinned(study.learning_curves, _points_per_line(study))
+    points = points[points.groupby(["measure", "cell"])["step"].transform("size") > 1].dropna(subset=["mean"])
+    points = points.merge(study.drawn[["cell", "line"]], on="cell")
+    return {str(measure): own for measure, own in points.groupby("measure", sort=False)}
 
 
 def _points_per_line(study: Study) -> int:

@@ -19,7 +19,8 @@ def store(tmp_path):
 
 
 def curve(store, measure="test/accuracy"):
-    return series.learning_curves(history(store.metrics()), label_cells(store.runs()), measure)
+    curves = series.learning_curves(history(store.metrics()), label_cells(store.runs()))
+    return curves[curves["measure"] == measure]
 
 
 def test_learning_curve_is_the_mean_of_completed_seeds(store):
@@ -50,7 +51,7 @@ def test_runs_on_the_same_first_run_are_one_repetition_of_a_curve(store):
 
 def test_long_curves_are_thinned_and_keep_both_ends(store):
     store.write(record(), [metric(0.5, step=step) for step in range(1, 1001)], [])
-    points = curve(store)
+    points = series.thinned(curve(store))
     assert len(points) == series.MAX_POINTS
     assert points["step"].iloc[0] == 1
     assert points["step"].iloc[-1] == 1000
