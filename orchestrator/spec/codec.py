@@ -95,15 +95,17 @@ def is_free_table(hint: Any) -> bool:
 
 def plugin_of(hint: Any) -> Plugin | None:
     """Returns the plug-in marker of a field's type; None where the field is not chosen by name."""
-    if get_origin(hint) is Annotated:
+    if not isinstance(hint, type) and get_origin(hint) is Annotated:  # most hints are types, and asking them is fast
         return next((mark for mark in get_args(hint)[1:] if isinstance(mark, Plugin)), None)
     return None
 
 
 def plugins_of(hint: Any) -> Plugin | None:
     """Returns the plug-in marker of a list's items, as in `tuple[Annotated[Source, Plugin("data.sources")], ...]`; else None."""
+    if isinstance(hint, type) or get_origin(hint) is not tuple:
+        return None
     items = get_args(hint)
-    return plugin_of(items[0]) if get_origin(hint) is tuple and len(items) == 2 and items[1] is Ellipsis else None
+    return plugin_of(items[0]) if len(items) == 2 and items[1] is Ellipsis else None
 
 
 def plugin_class(cls: type[Any], field: str, table: Any) -> type[Any] | None:

@@ -59,6 +59,8 @@ def with_all_present_keys(cls: type[Any], table: Any) -> Any:
 
 
 def _with_present_keys_inside(cls: type[Any], field: str, value: Any) -> Any:
+    if not isinstance(value, dict | list):
+        return value
     if field == "runs":  # an identity describes the runs that a job consumes
         return [_described_run(run) for run in value] if isinstance(value, list) else _described_run(value)
     if isinstance(value, list):

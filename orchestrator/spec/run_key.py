@@ -47,16 +47,16 @@ def canonical(value: Any) -> str:
 
 
 def _stable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _stable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_stable(item) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} has no stable form in a run key; give a finite number")
         return value + 0.0  # -0.0 is 0.0
-    if value is None or isinstance(value, bool | int | str):
-        return value
+    if isinstance(value, list | tuple):
+        return [_stable(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _stable(item) for key, item in value.items()}
     raise ValueError(f"{type(value).__name__} has no stable form in a run key; give plain data")
 
 

@@ -31,16 +31,6 @@ def network_of(name: str, *, image_shape: tuple[int, int, int] = SHAPES[0], seed
         return model.build(image_shape=image_shape, num_classes=NUM_CLASSES)
 
 
-def accepts(name: str, image_shape: tuple[int, int, int]) -> bool:
-    """Returns whether images are large enough; where they are not, building the network raises `ValueError`."""
-    try:
-        with torch.device("meta"):
-            build(FAMILY, name).build(image_shape=image_shape, num_classes=NUM_CLASSES)
-    except ValueError:
-        return False
-    return True
-
-
 @contextmanager
 def assert_draws(expected: bool) -> Iterator[None]:
     """Asserts that the block draws from torch's global generator, or that it does not."""
@@ -52,9 +42,13 @@ def assert_draws(expected: bool) -> Iterator[None]:
 @every_model
 def test_logits_are_finite_one_for_each_class_and_reach_every_parameter(name: str) -> None:
     """Images that are too small are refused when the network is built; no network may refuse images of 32x32."""
-    assert accepts(name, SHAPES[0])
-    for shape in filter(lambda shape: accepts(name, shape), SHAPES):
-        network = network_of(name, image_shape=shape)
+    for shape in SHAPES:
+        try:
+            network = network_of(name, image_shape=shape)
+        except ValueError:
+            if shape == SHAPES[0]:
+                raise
+            continue
         logits = network(torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)))
         assert logits.shape == (2, NUM_CLASSES)
         assert logits.dtype == torch.float32

@@ -13,6 +13,7 @@ import pytest
 from in_process_command import Pruneyard
 from PIL import Image
 
+from pruneyard.orchestrator.cli import main
 from pruneyard.orchestrator.planning import finished
 from pruneyard.orchestrator.planning.finished import recall, request_of
 from pruneyard.orchestrator.planning.inputs import input_paths
@@ -51,8 +52,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     write_images(folder / "pictures")
     (folder / "small.yaml").write_text(SPEC)
-    completed = run_command(folder, "run", "small.yaml", "--local")
-    assert completed.returncode == 0, completed.stderr
+    with pytest.MonkeyPatch.context() as here:
+        here.chdir(folder)
+        here.setenv("PRUNEYARD_DATA", str(folder))
+        here.setenv("PRUNEYARD_CACHE", str(folder / "cache"))
+        here.setattr(sys, "argv", ["pruneyard", "run", "small.yaml", "--local"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 0
     return folder
 
 
