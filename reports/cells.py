@@ -193,14 +193,13 @@ def _settings(cells: pd.DataFrame) -> list[str]:
     keys.sort(key=lambda key: (tables.index(key.partition(".")[0]), not key.endswith(".name")))
     values = {key: [_canonical(spec[key]) if key in spec else None for spec in specs] for key in keys}
     chosen = [key for key in keys if len(set(values[key]) - {None}) > 1 and not is_detail(key)]
-    codes = _codes(
-        [cells[name] for name in LABELS + GEOMETRY] + [pd.Series(values[key], dtype=object) for key in chosen]
-    )
+    columns = [cells[name] for name in LABELS + GEOMETRY] + [pd.Series(values[key], dtype=object) for key in chosen]
+    groups: list[Any] = _codes(columns).tolist()
     # Keys with one value, or that only some cells have, are added as far as cells would look alike without them.
     for key in keys:
-        finer = _codes([codes, pd.Series(values[key], dtype=object)])
-        if finer.nunique() > codes.nunique():
-            codes = finer
+        finer = list(zip(groups, values[key], strict=True))
+        if len(set(finer)) > len(set(groups)):
+            groups = finer
             chosen.append(key)
     return chosen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from altair.utils.schemapi import debug_mode
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -79,16 +80,9 @@ def rendered(study: Study, *, live: str = "", remark: str = "") -> Rendered:
 
     live: the version of the results, for a page that is served and follows them. remark: what applies to all of its values.
     """
-    environment = Environment(
-        loader=PackageLoader("pruneyard.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     if study.labelled.empty:
         folders = [folder.path for folder in study.folders]
-        text = environment.get_template("empty.html").render(folders=folders, num_planned=len(study.planned or ()), live=live)
+        text = _templates().get_template("empty.html").render(folders=folders, num_planned=len(study.planned or ()), live=live)
         return Rendered(text=text)
     compared = comparisons(study)
     # Checking every part of a chart against the schema takes a fifth of a page's time; tests/reports/test_page.py does it.
@@ -109,7 +103,7 @@ def rendered(study: Study, *, live: str = "", remark: str = "") -> Rendered:
         merges=on_merges,
         of_papers=evidence.answers if evidence else (),
     )
-    text = environment.get_template("page.html").render(
+    text = _templates().get_template("page.html").render(
         live=live,
         title=", ".join(dict.fromkeys(study.labelled["study"])),
         remark=remark,
@@ -147,6 +141,17 @@ def rendered(study: Study, *, live: str = "", remark: str = "") -> Rendered:
         bundle=script_bundle() if has_charts else "",
     )
     return Rendered(text=text, answers=answers)
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("pruneyard.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _of_probes(probes: Sequence[ProbeTable]) -> list[Figure]:

@@ -1,9 +1,9 @@
 """Sets one torch thread, and how processes share the suite.
 
 The networks of tests are too small for more than one thread, and threads that wait for each other are slow. Where processes
-share the suite, files stay whole, and two processes alone start Ray, before all else: one the files with tests on the shared
-head, which so starts once, and one the files whose tests start clusters of their own. These tests wait more than they compute,
-so there is one process more than there are cores; it yields to them.
+share the suite, files stay whole, as do those of all packaged specs. Two processes alone start Ray, before all else: one the
+files with tests on the shared head, which so starts once, and one the files whose tests start clusters of their own. These tests
+wait more than they compute, so there is one process more than there are cores; it yields to them.
 
 Half of the time in which a process collects the tests went to compiling files and to searching imported modules for garbage. So
 bytecode is kept, and Python searches for garbage only once the tests are collected, in what they make.
@@ -12,6 +12,7 @@ bytecode is kept, and Python searches for garbage only once the tests are collec
 import gc
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Returns a scheduler that gives whole files to processes, and the files that start Ray to two of them."""
+    """Returns a scheduler that gives whole files to processes, and files that share something costly to the same one."""
     from xdist.scheduler import LoadScopeScheduling
+
+    @cache
+    def scope(file: str) -> str:
+        text = (config.rootpath / file).read_text()
+        if file.startswith("tests/integration/"):
+            return "tests on the shared head" if "SharedHead" in text else "tests that start clusters"
+        return "tests of all packaged specs" if "from packaged import" in text else file
 
     class WholeFiles(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            if not file.startswith("tests/integration/"):
-                return file
-            shared = "SharedHead" in (config.rootpath / file).read_text()
-            return "tests on the shared head" if shared else "tests that start clusters"
+            return scope(nodeid.partition("::")[0])
 
     return WholeFiles(config, log)

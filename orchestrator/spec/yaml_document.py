@@ -82,10 +82,11 @@ def read_text(source: str | PathLike[str] | Location) -> tuple[str, str]:
 def parse_document(text: str, *, origin: str) -> Document:
     """Parses one document of safe YAML. Raises `SpecError`, also for a duplicate key or a second document."""
     try:
-        node = _loader().compose(text)
-        # Before the document is loaded, since this checks its depth and its size.
+        loader = _loader()
+        node = loader.compose(text)
+        # Before values are made of the nodes, since this checks how deep and how many they are.
         lines = dict(_key_lines(node, "")) if node is not None else {}
-        tables = parse_value(text)
+        tables = plain(loader.constructor.construct_document(node)) if node is not None else None
     except (_TooLargeError, RecursionError) as error:
         problem = f"is nested deeper than {MAX_DEPTH} tables, or has more than {MAX_NODES} values with aliases written out"
         raise SpecError(origin, [Problem(0, "", problem)]) from error

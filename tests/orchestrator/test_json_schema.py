@@ -1,5 +1,6 @@
 """The JSON Schema accepts what the reader accepts, and marks the errors that an editor can mark."""
 
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -24,7 +25,11 @@ BASE: dict[str, Any] = {
     "seeds": [1, 2],
     "resources": {"cpus": 2},
 }
-VALIDATOR = jsonschema.Draft202012Validator(spec_schema())
+
+
+@cache
+def validator() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(spec_schema())
 
 
 @pytest.mark.slow
@@ -35,7 +40,7 @@ def test_the_schema_is_a_schema() -> None:
 @each_case("name", packaged_specs())
 def test_packaged_specs_fit(name: str) -> None:
     text = files("pruneyard.orchestrator.specs").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    VALIDATOR.validate(parse_value(text))
+    validator().validate(parse_value(text))
 
 
 @pytest.mark.slow
@@ -43,7 +48,7 @@ def test_packaged_specs_fit(name: str) -> None:
 def test_resolved_jobs_fit(name: str) -> None:
     for job in packaged(name).jobs[:2]:
         table = {key: value for key, value in job.resolved.items() if key != "seed"}
-        VALIDATOR.validate({"name": "x", "kind": job.kind, **table})
+        validator().validate({"name": "x", "kind": job.kind, **table})
 
 
 def test_tables_that_an_axis_gives_may_be_missing() -> None:
@@ -53,8 +58,8 @@ def test_tables_that_an_axis_gives_may_be_missing() -> None:
         "grid": {"method": ["dense", {"name": "set"}], "method.density": [0.1], "budget": [{"epochs": 1}]},
     }
     assert len(load_spec(valid).jobs) == 4
-    VALIDATOR.validate(valid)
-    assert not VALIDATOR.is_valid(without)
+    validator().validate(valid)
+    assert not validator().is_valid(without)
 
 
 @each_case(
@@ -66,7 +71,7 @@ def test_tables_that_an_axis_gives_may_be_missing() -> None:
     ],
 )
 def test_code_of_the_users_own_fits(change: dict[str, Any]) -> None:
-    VALIDATOR.validate(BASE | change)
+    validator().validate(BASE | change)
 
 
 @each_case(
@@ -89,8 +94,8 @@ def test_code_of_the_users_own_fits(change: dict[str, Any]) -> None:
     ],
 )
 def test_what_the_reader_refuses_is_marked(change: dict[str, Any]) -> None:
-    VALIDATOR.validate(BASE)
-    assert not VALIDATOR.is_valid({**BASE, **change})
+    validator().validate(BASE)
+    assert not validator().is_valid({**BASE, **change})
 
 
 def test_every_plugin_is_offered_with_its_summary_and_defaults() -> None:
@@ -107,9 +112,9 @@ def test_every_plugin_is_offered_with_its_summary_and_defaults() -> None:
 def test_a_chain_fits_and_its_references_too() -> None:
     reference = {"from": "one", "over": "seed", "where": {"method.name": "set"}}
     chain = {"name": "chain", "stages": {"one": {"kind": "sparse"}, "two": {"kind": "calibrate", "input": reference}}}
-    VALIDATOR.validate(chain)
-    assert not VALIDATOR.is_valid({**chain, "kind": "sparse"})
-    assert not VALIDATOR.is_valid({"name": "chain", "stages": {"one": {"kind": "sprase"}}})
-    VALIDATOR.validate({"name": "after", "kind": "calibrate", "input": {"from": "out/nets"}})
-    assert not VALIDATOR.is_valid({"name": "after", "kind": "calibrate", "input": {"from": 3}})
-    VALIDATOR.validate({**BASE, "data": {"from": "out/sets"}})
+    validator().validate(chain)
+    assert not validator().is_valid({**chain, "kind": "sparse"})
+    assert not validator().is_valid({"name": "chain", "stages": {"one": {"kind": "sprase"}}})
+    validator().validate({"name": "after", "kind": "calibrate", "input": {"from": "out/nets"}})
+    assert not validator().is_valid({"name": "after", "kind": "calibrate", "input": {"from": 3}})
+    validator().validate({**BASE, "data": {"from": "out/sets"}})

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from in_process_command import Pruneyard
 
-from pruneyard import Results, load_spec
+from pruneyard import Results, load_spec, run
 from pruneyard.orchestrator.spec.packaged import template_names
 from pruneyard.reports.records import Status
 
@@ -117,9 +117,8 @@ def test_a_network_of_the_user_runs_as_written_on_the_chosen_data(
     text = (tmp_path / "mine.yaml").read_text()
     assert f"\ndata: {line}\n" in text
     assert ("--data NAME" in text) == (given is None)
-    answer = pruneyard("run", "mine.yaml", "--local")
-    assert answer.code == 0, answer.err
-    assert set(Results(tmp_path / "out" / "mine").runs()["status"]) == {Status.COMPLETED}
+    results = run(tmp_path / "mine.yaml", tmp_path / "out", local=True)
+    assert set(results.runs()["status"]) == {Status.COMPLETED}
 
 
 def test_digits_that_a_network_does_not_take_are_written_and_said(pruneyard: Pruneyard, tmp_path: Path) -> None:
