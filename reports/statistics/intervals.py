@@ -30,7 +30,8 @@ def estimate(values: npt.ArrayLike, *, level: float = 0.95) -> Estimate:
     if num == 0:
         raise ValueError(f"values have shape {values_S.shape}; there must be at least one seed")
     mean = values_S.mean(axis=-1)
-    sd = values_S.std(axis=-1, ddof=1) if num > 1 else np.full_like(mean, np.nan)
+    with np.errstate(invalid="ignore"):  # the deviation of values that are not all finite is NaN
+        sd = values_S.std(axis=-1, ddof=1) if num > 1 else np.full_like(mean, np.nan)
     half = half_width(sd, num, level=level)
     return Estimate(num=num, mean=mean, sd=sd, low=mean - half, high=mean + half)
 

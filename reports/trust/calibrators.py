@@ -138,7 +138,10 @@ def _difference(study: Study, cell: CalibratedCell, neutral: CalibratedCell, mea
 
 
 def paired_values(study: Study, cell: CalibratedCell, neutral: CalibratedCell, measure: str) -> pd.DataFrame:
-    """Returns calibrated minus uncalibrated of each pair of runs with the same parents and seed: `outer`, `difference`."""
+    """Returns calibrated minus uncalibrated of each pair of runs with the same parents and seed: `outer`, `difference`.
+
+    The difference is NaN where one of the two values is not finite.
+    """
     keys = ["parent_key", "seed"]
     sides = [
         each.runs.assign(value=values_of(study, each, measure))[[*keys, "outer", "value"]]
@@ -146,7 +149,8 @@ def paired_values(study: Study, cell: CalibratedCell, neutral: CalibratedCell, m
     ]
     # Paired runs have the same parents, and so the same first run: one `outer` is enough.
     pairs = sides[0].merge(sides[1].drop(columns="outer"), on=keys, suffixes=("", "_before"))
-    return pairs.assign(difference=pairs["value"] - pairs["value_before"])[["outer", "difference"]]
+    difference = (pairs["value"] - pairs["value_before"]).replace([math.inf, -math.inf], math.nan)
+    return pairs.assign(difference=difference)[["outer", "difference"]]
 
 
 def ranking_table(study: Study, found: Sequence[Comparison]) -> Table:

@@ -59,8 +59,11 @@ def test_twice_the_median_joins_the_p_values_of_runs():
     assert np.isnan(combined([]))
 
 
-def write_calibrators(path, *, gains, miscalibration):
-    """Writes four networks and three calibrators on each; gains: mean change of NLL against none, by calibrator."""
+def write_calibrators(path, *, gains, miscalibration, last=None):
+    """Writes four networks and three calibrators on each; gains: mean change of NLL against none, by calibrator.
+
+    last: the NLL of temperature scaling on the last network, in place of the one with its gain.
+    """
     study = write_chain(path, seeds=4)
     rng = np.random.default_rng(4)
     store = Store(RunFolder(path))
@@ -69,6 +72,8 @@ def write_calibrators(path, *, gains, miscalibration):
             continue
         place = list(NLL).index(run["method"])
         nll = run["seed"] + gains[run["method"]] + 0.001 * rng.normal()
+        if last is not None and (run["method"], run["seed"]) == ("temperature", 3):
+            nll = last
         rows = [metric(nll, step=20, name="nll"), metric(nll, step=20, name="nll", split="val")]
         rows += [metric(0.9, step=20), metric(0.1 + 0.001 * rng.normal(), step=20, name="ece")]
         curves = [CurveRow(name="reliability", step=20, key="test", x=0.9, y=0.9 - miscalibration[place], count=1000)]
@@ -88,6 +93,15 @@ def test_a_calibrator_that_helps_is_named_and_one_that_harms_too(tmp_path):
     assert floor.text == f"{floor.short} These are: temperature."
     assert answers(study, [], [nll, ece, floor])[-3:] == [nll.short, ece.short, floor.short]
     assert "Mean test accuracy" in headline(study), "the networks themselves are in the study"
+
+
+@pytest.mark.parametrize("nll", [float("inf"), float("nan")])
+def test_a_calibrator_without_a_finite_nll_on_one_network_is_called_neither_better_nor_worse(tmp_path, nll):
+    gains = {"none": 0, "temperature": -0.1, "isotonic": 0.1}
+    study = write_calibrators(tmp_path, gains=gains, miscalibration=(0, 0, 0), last=nll)
+    told, *_ = verdicts(study, comparisons(study, calibrated_cells(study)))
+    assert told.text.startswith("Nothing beats none in test NLL")
+    assert "worse for isotonic" in told.text
 
 
 def test_every_ece_may_be_above_the_floor(tmp_path):
