@@ -201,8 +201,9 @@ class EarlyStopper:
         known = [mean for mean in others if mean is not None]
         if len(known) < self.scheduler.num_others:
             return False
-        best = min(self._curve(group, share))
-        return best > median(known)
+        # Empty where seeds reported at different steps, as after a change of `evaluate_every`.
+        curve = self._curve(group, share)
+        return bool(curve) and min(curve) > median(known)
 
     def _mean_at(self, group: str, rung: float) -> float | None:
         """Returns the mean cost over the seeds at a rung; None until all of them have reached it."""

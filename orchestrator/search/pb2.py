@@ -3,7 +3,7 @@
 The kernel is (1 - e)^(|t - t'| / 2) exp(-|x - x'|^2 / (2 l^2)), t the generation and x the numbers of all ranges in [0, 1].
 l, e and the noise maximise the likelihood of the gains on a small grid. Pending members reduce the variance and leave the mean.
 Gains shrink as training proceeds, so each generation has an unknown constant of its own beside the process: the process learns
-only from differences between gains within one generation.
+only from differences between gains within one generation. The deviation takes these constants as known.
 
 Reference: J. Parker-Holder et al., "Provably Efficient Online Hyperparameter Optimization with Population-Based Bandits",
 NeurIPS 2020 (arXiv:2002.02518); the bound's constants are those of its released code, the bound itself has the deviation where
@@ -89,31 +89,33 @@ class Bandit:
         points: (N, D) in [0, 1]. The bound is in units of the standard deviation of the gains.
         """
         times = np.full(len(points), float(generation))
-        mean, _ = self._posterior(self._inputs, self._times, points, times)
         inputs = np.vstack([self._inputs, self._unit_settings([at for _, at in self._pending])])
         when = np.concatenate([self._times, [float(at) for at, _ in self._pending]])
-        _, deviation = self._posterior(inputs, when, points, times)
+        deviation = self._deviation(inputs, when, points, times)
         beta = C1 + max(0.0, math.log(C2 * max(1, len(self._gains))))
-        return mean + math.sqrt(beta) * deviation
+        return self._mean(points, times) + math.sqrt(beta) * deviation
 
-    def _posterior(self, inputs: Array, when: Array, points: Array, times: Array) -> tuple[Array, Array]:
-        """Returns mean and standard deviation at the points, each of shape (N,).
+    def _mean(self, points: Array, times: Array) -> Array:
+        """Returns the mean at the points (N,), by the evaluated runs."""
+        length, forgetting, noise = self._fit_hyperparameters()
+        lower = _covariance_cholesky(self._inputs, self._times, length, forgetting, noise)
+        across = _kernel(points, times, self._inputs, self._times, length, forgetting)
+        mean: Array = across @ cho_solve((lower, True), self._gains)
+        return mean
 
-        The mean is zero unless every input has a known gain: `bound` takes the mean from the evaluated runs alone and the
-        deviation from all inputs.
+    def _deviation(self, inputs: Array, when: Array, points: Array, times: Array) -> Array:
+        """Returns the standard deviation at the points (N,), given gains at all inputs, whatever these gains are.
+
+        The constants of the generations are taken as known: a pending member would else say almost nothing about its neighbours.
         """
         length, forgetting, noise = self._fit_hyperparameters()
-        lower = _covariance_cholesky(inputs, when, length, forgetting, noise)
+        covariance = _kernel(inputs, when, inputs, when, length, forgetting) + noise * np.eye(len(inputs))
         across = _kernel(points, times, inputs, when, length, forgetting)
-        mean = (
-            across @ cho_solve((lower, True), self._gains)
-            if len(inputs) == len(self._gains)
-            else np.zeros(len(points))
-        )
         # Only the diagonal of the product: the covariance between points is not needed.
-        reduced = np.einsum("ij,ji->i", across, cho_solve((lower, True), across.T))
+        reduced = np.einsum("ij,ji->i", across, cho_solve((cholesky(covariance, lower=True), True), across.T))
         # Rounding can make a variance near 0 negative.
-        return mean, np.sqrt(np.clip(1.0 - reduced, 0.0, None))
+        deviation: Array = np.sqrt(np.clip(1.0 - reduced, 0.0, None))
+        return deviation
 
     def _fit_hyperparameters(self) -> tuple[float, float, float]:
         """Returns length scale, forgetting and noise of the largest likelihood; computed once."""

@@ -1,5 +1,6 @@
 """Exploit and explore of population-based training, on numbers only; and the bandit of PB2."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pruneyard.orchestrator.search.pb2 import Bandit
+from pruneyard.orchestrator.search.pb2 import C1, C2, Bandit
 from pruneyard.orchestrator.search.pbt_step import Member, first_members, next_members
 from pruneyard.orchestrator.spec.search import Choices, Range, Search
 
@@ -178,6 +179,9 @@ def test_the_bound_is_wider_far_from_observations_and_pending_trials_narrow_it()
     known = Bandit(one, data=data, pending=[]).bound(np.array([[0.0]]), 1)
     assert single > beside
     assert single > known
+    # One pending member leaves the noise of a gain there, sqrt(noise / (1 + noise)) of the prior deviation.
+    noise, beta = Bandit(one, data=data, pending=[])._fit_hyperparameters()[2], C1 + math.log(C2 * len(data))
+    assert single - beside == pytest.approx(math.sqrt(beta) * (1 - math.sqrt(noise / (1 + noise))), rel=0.05)
 
 
 def test_a_space_of_choices_alone_is_explored_by_chance() -> None:

@@ -157,6 +157,18 @@ def test_the_median_rule_needs_other_trials_and_stops_those_below_their_means(tm
     assert not judge.on_result(keys[5], share=0.4, value=0.41)
 
 
+def test_the_median_rule_waits_where_seeds_have_no_step_in_common(tmp_path: Path) -> None:
+    scheduler = Scheduler(name="median", metric="val/accuracy", grace=0.2, min_others=1)
+    judge, groups = make_early_stopper(tmp_path, scheduler=scheduler, seeds=2)
+    for share in (0.3, 0.6):
+        assert not any(judge.on_result(key, share=share, value=0.9) for key in groups[0])
+    one, other = groups[1]
+    assert not judge.on_result(one, share=0.5, value=0.1)
+    assert not judge.on_result(other, share=0.4, value=0.1)
+    assert not judge.on_result(one, share=0.6, value=0.1)
+    assert judge.on_result(other, share=0.6, value=0.1)
+
+
 @each_case(
     ("table", "message"),
     [

@@ -30,7 +30,6 @@ from pruneyard.workloads.distill.separation import measure_separation
 from pruneyard.workloads.distill.teacher import HasTeacher, serialize_weights, size_bytes_of, soft_labels
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.parents import Predictions
-from pruneyard.workloads.plugins import name_of
 from pruneyard.workloads.seeding import fork_rng, stream_seed
 from pruneyard.workloads.workload import InterruptedJobError, Metric, NonFiniteError, Outcome, Progress
 
@@ -114,8 +113,8 @@ class Distillation:
         """
         synthetic = self.synthetic_set()
         outputs: dict[tuple[str, str], list[np.ndarray]] = {}
-        models = {"": self.context.model} | {name_of(model): model for model in self.evaluation.architectures}
-        for architecture, model in models.items():
+        models = [self.context.model, *self.evaluation.architectures]
+        for architecture, model in zip(["", *self.evaluation.architecture_names], models, strict=True):
             for network in self.train_networks(synthetic, model, self.evaluation):
                 for split in names:
                     if split in splits:

@@ -26,7 +26,8 @@ class Evaluation:
     """The training recipe of evaluation networks. The defaults are those of DC, DSA and DM, except the number of networks.
 
     networks: number of networks per architecture, each with its own random initialisation and batches.
-    architectures: additional architectures besides the job's `model`, to measure how well the set transfers to them.
+    architectures: additional architectures besides the job's `model`, to measure how well the set transfers to them. Their
+        metrics have the split `test@NAME`, the second of a name `test@NAME-2`.
     augment: names of transforms joined by underscores (color, crop, cutout, flip, scale, rotate); one is sampled per batch,
         with parameters per image; empty for none.
     always: transforms of `augment` that are applied to every batch, in addition to a sampled one of the others;
@@ -96,6 +97,13 @@ class Evaluation:
             check_transforms(name, getattr(self, name))
 
     @property
+    def architecture_names(self) -> list[str]:
+        """Names of `architectures` in metrics: those of the models, the second of a name with a number, as `convnet-2`."""
+        names = [name_of(model) for model in self.architectures]
+        before = [names[:place].count(name) for place, name in enumerate(names)]
+        return [f"{name}-{num + 1}" if num else name for name, num in zip(names, before, strict=True)]
+
+    @property
     def strategy(self) -> Strategy:
         """The augmentation of batches."""
         return Strategy.of(self.augment, always=Strategy.of(self.always).names)
@@ -108,8 +116,8 @@ class Evaluation:
         return replace(self, epochs=max(1, min(self.epochs, self.max_steps // per_epoch)))
 
     def rate(self, epoch: int) -> float:
-        """Returns the learning rate of an epoch, counted from 0."""
-        return self.lr * self.decay ** sum(epoch >= round(share * self.epochs) for share in self.milestones)
+        """Returns the learning rate of an epoch, counted from 0. The first epoch is before every milestone."""
+        return self.lr * self.decay ** sum(epoch >= max(1, round(share * self.epochs)) for share in self.milestones)
 
 
 def train_network(

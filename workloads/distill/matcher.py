@@ -73,6 +73,10 @@ class GradientMatcher:
     trajectory_seed: int | None = None
     share_bytes: int = 0
 
+    def path_context(self, context: DistillContext) -> DistillContext:
+        """Returns the context with the seed of the path of networks."""
+        return context if self.trajectory_seed is None else replace(context, seed=self.trajectory_seed)
+
     def flops(self, iterations: int, problem: ProblemSize) -> float:
         """Returns the FLOPs of the first `iterations` steps, without those of making the first networks of the paths."""
         num_synthetic = self.ipc * self.factor**2
@@ -112,9 +116,7 @@ class _Step:
 
     @cached_property
     def path_context(self) -> DistillContext:
-        """The context with the seed of the path of networks."""
-        seed = self.matcher.trajectory_seed
-        return self.context if seed is None else replace(self.context, seed=seed)
+        return self.matcher.path_context(self.context)
 
     @cached_property
     def gradient_functions(self) -> GradientFunctions:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pruneyard.workloads.distill.instance_norm import TwiceDifferentiable
+from pruneyard.workloads.networks.second_derivatives import twice_differentiable_attention
 
 
 class GradientFunctions(Protocol):
@@ -76,12 +77,13 @@ def _rows_in_cache(network: nn.Module, image: Tensor) -> int:
     """Returns how many images fit into the cache, by the largest output of a layer on one image; measured once per network."""
     if network not in _ROWS_IN_CACHE:
         sizes: list[int] = [image.numel() * image.element_size()]
-        handles = [
-            module.register_forward_hook(
-                lambda module, inputs, output: sizes.append(output.numel() * output.element_size())
-            )
-            for module in network.modules()
-        ]
+
+        def record(module: nn.Module, inputs: object, output: object) -> None:
+            # Attention returns its weights beside its output, or None in their place.
+            parts = output if isinstance(output, tuple | list) else [output]
+            sizes.extend(part.numel() * part.element_size() for part in parts if isinstance(part, Tensor))
+
+        handles = [module.register_forward_hook(record) for module in network.modules()]
         training = network.training
         try:
             with torch.no_grad():
@@ -130,7 +132,7 @@ def match_gradients(
     chunks = images.detach().split(len(images) if len(images) < 2 * chunk else chunk)
     leaves = [part.clone().requires_grad_() for part in chunks]
     chunk_gradients: list[Sequence[Tensor]] = []
-    with TwiceDifferentiable():
+    with TwiceDifferentiable(), twice_differentiable_attention():
         for leaf, chunk_labels in zip(leaves, labels.split(len(leaves[0])), strict=True):
             loss = functional.cross_entropy(network(leaf), chunk_labels, reduction="sum") / len(labels)
             chunk_gradients.append(torch.autograd.grad(loss, parameters, create_graph=True))

@@ -42,13 +42,14 @@ def measure_separation(
     """
     by_views = evaluation.labels == "views"
     hard_labels = replace(evaluation, labels="stored", temperature=1.0)
+    on_real_images = replace(hard_labels, learned_rate=False)  # a learned rate belongs to the images it was learned with
     # A set without rows of soft labels has hard labels.
     hard = replace(synthetic, soft_labels=synthetic.soft_labels[:0])
     results: dict[str, Mapping[str, float]] = {
         "no_augment": measure(synthetic, _without_augmentation(evaluation)),
-        "random": measure(random, hard_labels),
-        "random_no_augment": measure(random, _without_augmentation(hard_labels)),
-        "whole": measure(whole, hard_labels),
+        "random": measure(random, on_real_images),
+        "random_no_augment": measure(random, _without_augmentation(on_real_images)),
+        "whole": measure(whole, on_real_images),
     }
     has_soft = len(synthetic.soft_labels) > 0 or by_views
     if has_soft:

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from pruneyard.workloads.networks.second_derivatives import twice_differentiable_attention
+
 
 def flatten_parameters(network: nn.Module) -> Tensor:
     """Returns a copy of all parameters as one vector (P,), in their order."""
@@ -27,7 +29,9 @@ def train_student(network: nn.Module, start: Tensor, batches: Iterable[tuple[Ten
     """
     weights = start.detach().requires_grad_()
     for images, labels in batches:
-        loss = functional.cross_entropy(functional_call(network, unflatten_parameters(network, weights), (images,)), labels)
+        with twice_differentiable_attention():
+            logits = functional_call(network, unflatten_parameters(network, weights), (images,))
+        loss = functional.cross_entropy(logits, labels)
         (gradient,) = torch.autograd.grad(loss, weights, create_graph=True)
         # Not in place: the images' gradient passes back through the weights of every step.
         weights = weights - rate * gradient

@@ -124,6 +124,8 @@ class Fitting:
                 between=between,
             )
         self.shifts = shifts
+        # The means of tuning are those of another objective, on other nodes.
+        self._forget_losses()
         # Tuning starts without Adam's moments, which belong to the training loss.
         self.optimizer = _adam(self.network, self.parts.lr)
         self._count(started)
@@ -195,14 +197,20 @@ class Fitting:
                 raise NonFiniteError(f"{found}; {NonFiniteError.ADVICE}")
 
     def take_means(self) -> dict[str, float]:
-        """Returns the mean loss, and the mean EICE of tuning steps, since the last call. Raises `NonFiniteError`."""
+        """Returns the mean loss, and the mean EICE of tuning steps, since the last call. Raises `NonFiniteError`.
+
+        The mean loss after the start of tuning is that of tuning steps.
+        """
         sums = {"loss": (self.loss_sum, self.num_losses), "eice": (self.error_sum, self.num_errors)}
         found = {name: float(total) / num for name, (total, num) in sums.items() if num}
         self.check()
+        self._forget_losses()
+        return found
+
+    def _forget_losses(self) -> None:
         self.loss_sum.zero_()
         self.error_sum.zero_()
         self.num_losses = self.num_errors = 0
-        return found
 
     def _count(self, started: float) -> None:
         if self.labels.device.type == "cuda":

@@ -1,6 +1,7 @@
 """Products with the Hessian of the mean loss, restricted to the active weights; its trace and its largest eigenvalue."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from pruneyard.workloads.data.batches import DeviceSplit
+from pruneyard.workloads.networks.second_derivatives import twice_differentiable_attention
 from pruneyard.workloads.probe.probe import BATCH_SIZE
 from pruneyard.workloads.seeding import stream
 
@@ -73,7 +75,8 @@ class MeanLoss:
         leaves = {name: parameter.clone().requires_grad_() for name, parameter in self.parameters.items()}
         total = [torch.zeros_like(leaf) for leaf in leaves.values()]
         for images, labels in self.rows.batches(BATCH_SIZE):
-            loss = self._sum(leaves, images, labels)
+            with twice_differentiable_attention() if needs_graph else nullcontext():
+                loss = self._sum(leaves, images, labels)
             gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=needs_graph)
             for place, part in enumerate(function(list(gradients), list(leaves.values()))):
                 total[place] += part.detach()

@@ -27,9 +27,13 @@ def _starts(side: int, size: int) -> list[int]:
 
 
 def eigenvalues(matrix: Tensor) -> Tensor:
-    """Returns the squared singular values of a matrix in descending order, float64 on the CPU."""
+    """Returns the squared singular values of a matrix in descending order, float64 on the CPU.
+
+    Those that rounding alone explains are 0: a sparse matrix may lack full rank.
+    """
     sizes: Tensor = torch.linalg.svdvals(matrix.to("cpu", torch.float64))
-    return sizes.square()
+    rounding = max(matrix.shape) * torch.finfo(torch.float64).eps * sizes[:1]
+    return torch.where(sizes > rounding, sizes, 0.0).square()
 
 
 def hill_exponent(values: Tensor, tail: float) -> float:

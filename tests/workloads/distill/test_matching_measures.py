@@ -52,3 +52,9 @@ def test_idc_and_acc_dd_report_them_after_the_last_iteration_and_change_no_image
         assert torch.equal(states[0].tensors["images"], states[2].tensors["images"])
     with pytest.raises(ValueError, match="measured is 1; it must be 0, or 2 or more networks"):
         IDC(ipc=1, measured=1)
+
+
+def test_the_networks_measured_are_those_of_the_paths_also_where_these_have_a_seed_of_their_own() -> None:
+    method, paths = IDC(**TINY, trajectory_seed=7), context(7)  # type: ignore[arg-type]
+    found = method.iterate(method.start(CONTEXT), 1, CONTEXT).numbers["gradient_diversity"]
+    assert found == gradient_diversity(lambda number: paths.network("match", number), 2, CONTEXT)

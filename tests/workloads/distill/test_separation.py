@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from distilling import context
 
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.sources.digits import Digits
 from pruneyard.workloads.data.synthetic_set import SyntheticSet
+from pruneyard.workloads.distill.distillation import Distillation
 from pruneyard.workloads.distill.evaluate import Evaluation
 from pruneyard.workloads.distill.job import DistillJob
 from pruneyard.workloads.distill.methods.dm import DM
@@ -17,6 +20,7 @@ from pruneyard.workloads.distill.methods.random import Random
 from pruneyard.workloads.distill.methods.whole import Whole
 from pruneyard.workloads.distill.separation import measure_separation
 from pruneyard.workloads.models.convnet import ConvNet
+from pruneyard.workloads.models.mlp import Mlp
 from pruneyard.workloads.workload import Context, InterruptedJobError, Progress
 
 DATA = Digits(max_train=240, max_test=60)
@@ -116,6 +120,16 @@ def test_large_sets_are_trained_for_fewer_epochs() -> None:
     assert Evaluation(epochs=7).for_images(10**6).epochs == 7
     rates = [evaluation.for_images(101).rate(epoch) for epoch in (0, 11, 12, 24)]
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
+    assert [evaluation.for_images(100_000).rate(0), Evaluation(epochs=2).rate(1)] == pytest.approx([0.01, 0.001])
+
+
+def test_architectures_of_one_model_are_told_apart() -> None:
+    models = (ConvNet(width=4, depth=1), Mlp(width=8, depth=1), ConvNet(width=8, depth=1))
+    evaluation = Evaluation(networks=1, epochs=1, batch_size=16, architectures=models)
+    distillation = Distillation.start(DM(ipc=1, iterations=1), evaluation, context(), should_stop=lambda: False)
+    outputs = distillation.evaluate({"test": context().real.split}, "test")
+    assert [name for name, _ in outputs] == ["", "convnet", "mlp", "convnet-2"]
+    assert not np.array_equal(outputs["convnet", "test"], outputs["convnet-2", "test"])
 
 
 def numbers(progress: list[Progress]) -> list[tuple[object, ...]]:

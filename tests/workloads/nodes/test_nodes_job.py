@@ -215,6 +215,13 @@ def test_the_minority_is_named_or_numbered_and_others_are_refused() -> None:
             replace(JOB, minority=wrong).check(graph)
 
 
+def test_the_last_loss_is_that_of_tuning_alone(tmp_path: Path) -> None:
+    every = run(replace(TUNED, budget=replace(JOB.budget, evaluate_every=1)), tmp_path / "every")
+    of_tuning = [m.value for p in every for m in p.metrics if (m.split, m.name) == ("train", "loss") and m.step > 12]
+    assert len(of_tuning) == 6
+    assert value(run(TUNED, tmp_path / "once"), "train", "loss") == pytest.approx(np.mean(of_tuning))
+
+
 def test_a_rate_that_makes_the_loss_overflow_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match="train/loss is"):
         run(replace(JOB, optimizer=NodesOptimizer(lr=1e30)), tmp_path)

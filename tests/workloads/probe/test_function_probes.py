@@ -187,7 +187,7 @@ def test_inputs_of_layers_are_those_of_the_forward_pass() -> None:
 
 def test_blocks_leave_the_images_and_say_where_they_are() -> None:
     assert empty_block(3, 3, dtype=np.uint8).tolist() == [[255, 255, 255], [255, 255, 255], [255, 255, 255]]
-    assert empty_block(5, 5, dtype=np.float32)[1].tolist() == [1, 1, 0, 1, 1]
+    assert empty_block(5, 5, dtype=np.float32)[1].tolist() == [255, 255, 0, 255, 255]
     source = BlockDigits(base=SOURCE)
     data, base = source.load(), SOURCE.load()
     assert data.image_shape == (1, 16, 8)

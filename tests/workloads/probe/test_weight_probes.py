@@ -157,6 +157,17 @@ def test_the_estimator_by_hand() -> None:
     assert math.isnan(hill_exponent(torch.ones(5), 1.0))
 
 
+def test_values_that_rounding_alone_explains_are_no_part_of_a_spectrum() -> None:
+    """Twenty rows of 64 have weights, so 44 of 64 singular values are 0, in any order of the rows."""
+    generator = torch.Generator().manual_seed(3)
+    matrix = torch.zeros(64, 64)
+    matrix[:20] = torch.randn(20, 64, generator=generator)
+    mixed = torch.randn(64, 20, generator=generator, dtype=torch.float64) @ matrix[:20].double()
+    for own in (matrix, matrix[torch.randperm(64, generator=generator)], mixed):
+        assert int((eigenvalues(own) > 0).sum()) == 20
+    assert hill_exponent(eigenvalues(matrix), 0.5) == pytest.approx(hill_exponent(eigenvalues(matrix.flip(0)), 0.5))
+
+
 @each_case("index", [0.8, 1.0, 1.5])
 def test_the_spectrum_of_heavy_tailed_entries_has_their_exponent(index: float) -> None:
     """Entries with P(|x| > t) ~ t^-index: the largest eigenvalues of X'X fall as their squares, with exponent 1 + index / 2.

@@ -54,7 +54,7 @@ def motion_blur(images: Tensor, noise: RowNoise, severity: int) -> Tensor:
 
 def zoom_blur(images: Tensor, noise: RowNoise, severity: int) -> Tensor:
     """Averages the image and enlargements of its centre, in steps of one percent."""
-    factors = [1 + 0.01 * step for step in range((6, 11, 16, 21, 26)[severity - 1])]
+    factors = [1 + 0.01 * step for step in range((7, 12, 16, 21, 26)[severity - 1])]
     total = images.clone()
     for factor in factors:
         total += filters.zoomed(images, factor)

@@ -62,10 +62,10 @@ class BlockDigits(WrappingSource):
 
 
 def empty_block(height: int, width: int, *, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
-    """Returns a square with its diagonals, (H, W): white lines on black, white being 255, or 1 for floats."""
+    """Returns a square with its diagonals, (H, W): white lines on black, white being 255."""
     rows, columns = np.mgrid[:height, :width]
     edge = (rows == 0) | (rows == height - 1) | (columns == 0) | (columns == width - 1)
     across = np.rint(rows * (width - 1) / max(1, height - 1)).astype(int)
     lines = edge | (columns == across) | (columns == width - 1 - across)
-    block: npt.NDArray[np.generic] = (lines * (255 if np.dtype(dtype) == np.uint8 else 1)).astype(dtype)
+    block: npt.NDArray[np.generic] = (lines * 255).astype(dtype)
     return block

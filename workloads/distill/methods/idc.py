@@ -139,7 +139,8 @@ class IDC(ImageDistiller):
         """Returns the state after the last iteration with what is measured; any other state unchanged."""
         if not self.measured or iteration + 1 < self.num_iterations:
             return state
-        diversity = gradient_diversity(lambda number: first_network(context, number), self.measured, context)
+        of_path = self.matcher(first_network).path_context(context)
+        diversity = gradient_diversity(lambda number: first_network(of_path, number), self.measured, context)
         matching = fresh_matching(self.synthetic_set(state, context), self.measured, context)
         numbers = {**state.numbers, "gradient_diversity": diversity, "fresh_matching": matching}
         return DistillState(state.tensors, numbers)

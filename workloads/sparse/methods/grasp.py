@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from pruneyard.workloads.fields import renamed
 from pruneyard.workloads.masks.masks import check_finite, keep_largest_by_scope
+from pruneyard.workloads.networks.second_derivatives import twice_differentiable_attention
 from pruneyard.workloads.seeding import fork_rng
 from pruneyard.workloads.sparse.updater import DenseStart, in_module_order
 from pruneyard.workloads.training.mask_updater import SparseState, UpdateContext
@@ -81,7 +82,7 @@ class GraSP(DenseStart):
             for name, tensor in context.network.weights.items()
         }
         weights = {name: tensors[name].clone().requires_grad_() for name in masks}
-        with fork_rng(images.device, seed):
+        with fork_rng(images.device, seed), twice_differentiable_attention():
             logits = context.network.logits({**tensors, **weights}, images.double(), training=True)
         context.network.count(FORWARDS, rows=len(labels))
         return removal_effects(cross_entropy(logits / self.temperature, labels), weights)
