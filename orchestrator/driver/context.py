@@ -1,10 +1,13 @@
 """The state that the stages of one call of `run` share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from pruneyard.orchestrator.coordination.stop_request import StopRequest
+from pruneyard.orchestrator.planning.attempt import PlannedAttempt
+from pruneyard.orchestrator.planning.cost import job_costs
 from pruneyard.orchestrator.planning.data_changes import DataRecords
 from pruneyard.orchestrator.planning.plan import Plan
 from pruneyard.orchestrator.progress.display import Display
@@ -39,6 +42,15 @@ class StudyRun:
     @property
     def folder(self) -> RunFolder:
         return self.plan.folder
+
+    def expect(self, attempts: Sequence[PlannedAttempt]) -> None:
+        """Adds attempts to those that the monitor counts, with the expected times of jobs whose data is there."""
+        self.monitor.expect(list(attempts))
+        time_left, spec = self.monitor.time_left, self.plan.spec
+        new = [planned.job for planned in attempts if not time_left.is_weighed(planned.job.key)]
+        workers = {stage.name: stage.header.resources.workers for stage in spec.stages}
+        costs = job_costs(new, self.data, workers=workers, known=spec.jobs) if new else {}
+        time_left.weigh({key: cost.seconds for key, cost in costs.items()})
 
     def show(self) -> None:
         """Updates the display."""

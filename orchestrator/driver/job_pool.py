@@ -214,7 +214,7 @@ class JobPool(Retries):
         self._admitted.update(job.key for job in new)
         plan = self.study_run.plan
         attempts = fail_dependants(plan.attempts(new, only=self._only), self.study_run, failed=self._failed())
-        self.study_run.monitor.expect(attempts)
+        self.study_run.expect(attempts)
         self._set_stopper(stage, jobs, attempts)
         ready = []
         self._open |= {planned.job.key: planned for planned in attempts}

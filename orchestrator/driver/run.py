@@ -25,9 +25,7 @@ from pruneyard.orchestrator.driver.stages import check_ready_jobs, run_stages
 from pruneyard.orchestrator.driver.study_plan import write_study_plan
 from pruneyard.orchestrator.errors import ClusterError, ExitCode, UsageError
 from pruneyard.orchestrator.local_backend.study import run_local
-from pruneyard.orchestrator.planning.attempt import PlannedAttempt
 from pruneyard.orchestrator.planning.compatibility import check_same_study
-from pruneyard.orchestrator.planning.cost import job_costs
 from pruneyard.orchestrator.planning.data_changes import check_data_unchanged
 from pruneyard.orchestrator.planning.plan import Plan, make_plan
 from pruneyard.orchestrator.progress.display import Display
@@ -42,7 +40,6 @@ from pruneyard.reports.location import Location, located
 from pruneyard.reports.records import Status
 from pruneyard.reports.storage import StorageError
 from pruneyard.reports.store import Store
-from pruneyard.workloads.data.dataset import Dataset, Source
 from pruneyard.workloads.data.fingerprints import Fingerprints
 
 logger = logging.getLogger(__name__)
@@ -211,11 +208,10 @@ def run_plan(
         write_durably(folder.spec, spec.to_yaml().encode())
         write_study_plan(plan)
         monitor.num_already_done = sum(map(plan.is_finished, plan.spec.jobs))
-        monitor.expect(attempts)
-        monitor.time_left.weigh(_expected_seconds(attempts, plan, data))
         study_run = StudyRun(
             plan=plan, monitor=monitor, stop=stop, display=display, fail_fast=fail_fast, data=data, warned=warned
         )
+        study_run.expect(attempts)
         monitor.phase = "starting" if local else "starting Ray" if address == "local" else f"joining {address}"
         study_run.show()
         with stop_on_storage_failure(stop), _open_backend(
@@ -253,13 +249,6 @@ def _compact(folder: RunFolder) -> None:
     except StorageError as error:
         # Compaction only merges files; the results are complete without it.
         logger.warning("the small files of results stay as they are: %s", error)
-
-
-def _expected_seconds(attempts: Sequence[PlannedAttempt], plan: Plan, data: Mapping[Source, Dataset]) -> dict[str, float]:
-    """Returns the expected seconds of the jobs whose data is there, by run key."""
-    workers = {stage.name: stage.header.resources.workers for stage in plan.spec.stages}
-    costs = job_costs([planned.job for planned in attempts], data, workers=workers, known=plan.spec.jobs)
-    return {key: cost.seconds for key, cost in costs.items()}
 
 
 def has_work(plan: Plan, *, only: frozenset[Status | None] | None) -> bool:

@@ -79,6 +79,10 @@ class TimeLeft:
                 stage.costs[key] = cost
                 stage.weighed.add(key)
 
+    def is_weighed(self, key: str) -> bool:
+        """Returns whether the expected cost of a job is known."""
+        return key in self._stage(key).weighed
+
     def start(self, key: str) -> None:
         """Records that a job begins."""
         stage = self._stage(key)

@@ -12,6 +12,7 @@ from in_process_command import Pruneyard
 from pruneyard import run
 from pruneyard.orchestrator.errors import ExitCode, UsageError
 from pruneyard.orchestrator.planning.plan import make_plan
+from pruneyard.orchestrator.progress.monitor import Monitor
 from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
@@ -133,8 +134,17 @@ def test_the_best_of_a_folder_is_known_when_the_spec_is_read(trained: Path) -> N
     assert spec.stages[0].waits_for == ""
 
 
+class KeepsMonitor:
+    """A display that shows nothing and keeps what it is given."""
+
+    monitor: Monitor
+
+    def show(self, monitor: Monitor) -> None:
+        self.monitor = monitor
+
+
 def test_later_stages_follow_the_choice(tmp_path: Path) -> None:
-    """So does a stage that refers to the stage that chooses, in two steps."""
+    """So does a stage that refers to the stage that chooses, in two steps. The time of its jobs is estimated, too."""
     tune = {
         **TRAIN,
         "grid": {},
@@ -142,8 +152,11 @@ def test_later_stages_follow_the_choice(tmp_path: Path) -> None:
         "method": {"name": "static", "density": 0.5},
     }
     tables = chain("val/accuracy", tune=tune, check={**TRUST, "input": {"from": "tune"}})
-    results = run(tables, tmp_path, local=True)
+    display = KeepsMonitor()
+    results = run(tables, tmp_path, local=True, display=display)
     assert results.exit_code == ExitCode.FINISHED
+    trainings = results.runs().query("kind == 'sparse'")["run_key"]
+    assert all(display.monitor.time_left.is_weighed(key) for key in trainings)
     counts = results.runs()["stage"].value_counts().to_dict()
     assert counts == {"train": 8, "trust": 2, "tune": 4, "check": 8}
     listed = json.loads((tmp_path / "plan.json").read_text())
