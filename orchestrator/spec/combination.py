@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pruneyard.orchestrator.spec.codec import encode, hints_of, short_json
+from pruneyard.orchestrator.spec.direction import warn_of_slip
 from pruneyard.orchestrator.spec.job import Job
 from pruneyard.orchestrator.spec.problem_log import ProblemLog
 from pruneyard.orchestrator.spec.search import CHANGEABLE, Choices, Search
@@ -11,6 +12,16 @@ from pruneyard.orchestrator.spec.stage import Header
 from pruneyard.workloads.function.lengths import LENGTHS
 from pruneyard.workloads.plugins import find_job, kinds
 from pruneyard.workloads.training.segment import WHOLE
+
+
+def warn_of_slips(header: Header, search: Search | None) -> None:
+    """Warns of metrics that are probably misspelled; functions report what they like."""
+    best = header.settings.get("best")
+    metrics = [best.get("metric") if isinstance(best, Mapping) else best]
+    metrics += [getattr(header.scheduler, "metric", None), *([search.metric, *search.objectives] if search else [])]
+    for metric in metrics if header.kind != "function" else ():
+        if isinstance(metric, str):
+            warn_of_slip(metric)
 
 
 def check_combination(

@@ -31,6 +31,13 @@ def nearest_metric(metric: str) -> str:
     return nearest(split + slash + found, [f"{each}/{found}" for each in FITTED_ON]) if found else ""
 
 
+@cache  # a spec is decoded several times in one call
+def warn_of_slip(metric: str) -> None:
+    """Warns where a metric is not known and a known one is similar."""
+    if known_direction(metric) is None and (hint := nearest_metric(metric)):
+        log.warning("metric %s is not known%s", metric, hint)
+
+
 def chosen_direction(metric: str, mode: Direction | None, *, field: str) -> Direction:
     """Returns the direction that a spec means. A mode against what the metric is wins, with a warning that names it.
 

@@ -14,7 +14,7 @@ from pruneyard.orchestrator.spec.codec import (
     old_keys_of,
     short_json,
 )
-from pruneyard.orchestrator.spec.combination import check_combination, check_steps
+from pruneyard.orchestrator.spec.combination import check_combination, check_steps, warn_of_slips
 from pruneyard.orchestrator.spec.data_of_runs import with_data_of_runs
 from pruneyard.orchestrator.spec.description import describe_job
 from pruneyard.orchestrator.spec.grid import Axis, Point, expand, known_keys
@@ -143,6 +143,7 @@ class StageValidator:
             check_combination(header, search, self.job_class, self.tables, self.log)
         jobs = self._jobs(header, self.job_class, search) if self.job_class is not None else []
         if header is not None:
+            warn_of_slips(header, search)
             check_steps(header, search, jobs, self.log)
         if self.log.problems or header is None:
             return None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pruneyard.orchestrator.errors import SpecError
-from pruneyard.orchestrator.spec.direction import _warn_of_contradiction, known_direction
+from pruneyard.orchestrator.spec.direction import _warn_of_contradiction, known_direction, warn_of_slip
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.orchestrator.spec.scheduler import Scheduler
 from pruneyard.orchestrator.spec.search import Search
@@ -65,6 +65,19 @@ def test_a_mode_against_the_metric_is_heeded_with_one_warning(caplog: pytest.Log
     caplog.clear()
     Scheduler(name="asha", metric="val/nll", mode="min")
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("key", "table"), [("scheduler", {"name": "asha"}), ("search", {"name": "tpe", "max_trials": 4, "space": SPACE})]
+)
+def test_a_slip_in_a_metric_with_a_mode_is_noticed_when_the_spec_is_read(
+    key: str, table: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_slip.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        load_spec(PLAIN | {key: table | {"metric": "val/acc", "mode": "max"}})
+        load_spec(PLAIN | {key: table | {"metric": "val/mine", "mode": "max"}})
+    assert caplog.messages == ["metric val/acc is not known; did you mean val/accuracy?"]
 
 
 def test_the_spec_as_run_says_the_direction_and_reads_back_the_same() -> None:

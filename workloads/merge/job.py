@@ -61,9 +61,11 @@ class MergeJob:
             raise ValueError(f"masks is {self.masks!r}; it must be same or union")
 
     def check(self, data: Dataset) -> list[str]:
-        """Returns no warnings; raises `ValueError` for a method that uses `val` if the data has no such rows."""
+        """Returns a warning where there is one member. Raises `ValueError` where the method uses `val` and data has none."""
         if self.method.use_of_val != "none" and not len(data.val):
             raise ValueError(f"method.name is {name_of(self.method)}, which uses rows of val; data has none")
+        if len(self.input.runs) == 1:
+            return ["input has one run, and a merge of one run is that run itself; give over: seed or over: all"]
         return []
 
     def expected_work(self, data: Dataset) -> tuple[float, int]:

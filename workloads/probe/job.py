@@ -41,8 +41,10 @@ class ProbeJob:
         num, fewest, most = len(self.input.runs), self.method.fewest_runs, self.method.most_runs
         if num < fewest or (most is not None and num > most):
             allowed = f"{fewest}" if fewest == most else f"{fewest} or more" if most is None else f"{fewest} ... {most}"
-            hint = "; give over: all or over: seed" if num < fewest else "; leave out over"
-            raise ValueError(f"input has {num} runs; {name_of(self.method)} measures {allowed} together{hint}")
+            few = "; give over: all or over: seed, and leave out by `where` a setting that has no more runs"
+            runs = "1 run" if num == 1 else f"{num} runs"
+            hint = few if num < fewest else "; leave out over"
+            raise ValueError(f"input has {runs}; {name_of(self.method)} measures {allowed} together{hint}")
 
     @property
     def reads_data_of_input(self) -> bool:

@@ -11,5 +11,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 def nearest_name(name: object, known: Iterable[str]) -> str:
-    """Returns the most similar known name; empty where none is similar."""
-    return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), "")
+    """Returns the most similar known name, or the shortest that begins with this one; empty where there is none."""
+    names = list(known)
+    longer = sorted((each for each in names if len(str(name)) > 2 and each.startswith(str(name))), key=len)
+    return next(iter(difflib.get_close_matches(str(name), names, n=1) or longer), "")

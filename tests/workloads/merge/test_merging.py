@@ -170,10 +170,12 @@ def test_a_job_that_is_asked_to_stop_stops(tmp_path: Path, monkeypatch: pytest.M
 def test_a_method_that_chooses_on_val_needs_rows_of_it() -> None:
     data = digits()
     empty = dataclasses.replace(data.val, **{name: getattr(data.val, name)[:0] for name in ("images", "labels", "row_ids")})
-    job = MergeJob(input=Members(runs=("0",)), data=Digits(), method=Greedy())
+    job = MergeJob(input=Members(runs=("0", "1")), data=Digits(), method=Greedy())
     with pytest.raises(ValueError, match=r"method.name is greedy, which uses rows of val; data has none"):
         job.check(dataclasses.replace(data, val=empty))
     assert job.check(data) == []
+    alone = dataclasses.replace(job, input=dataclasses.replace(job.input, runs=job.input.runs[:1]))
+    assert ["a merge of one run is that run itself" in warning for warning in alone.check(data)] == [True]
 
 
 def test_the_best_member_and_the_ensemble_are_reported(tmp_path: Path) -> None:
