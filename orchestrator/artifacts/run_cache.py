@@ -9,9 +9,12 @@ Nothing else below the folder is an entry, and none of it is ever deleted.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+
+import pyarrow as pa
 
 from pruneyard.orchestrator.artifacts.reader import read_manifest, verified
 from pruneyard.orchestrator.artifacts.writer import MANIFEST, encode_manifest
@@ -134,9 +137,19 @@ class RunCache:
         Raises `IncompleteRunError` if manifest or record are damaged, or are those of another run, and `NewerRunError` for an
         entry of a newer version.
         """
-        artifact = self.folder.artifact(run_key)
         if not self.folder.manifest(run_key).is_file():
             return None
+        try:
+            return self._read(run_key)
+        except IncompleteRunError:
+            # A newer version may write other manifests, too.
+            for path in self.folder.attempt_records(run_key).values():
+                with suppress(DamagedFileError):
+                    _decoded(path)
+            raise
+
+    def _read(self, run_key: str) -> CachedRun:
+        artifact = self.folder.artifact(run_key)
         try:
             manifest = read_manifest(artifact)
         except UsageError as error:
@@ -151,13 +164,22 @@ class RunCache:
     def _attempt(self, run_key: str, attempt: object) -> Attempt:
         path = self.folder.attempt_record(run_key, attempt if isinstance(attempt, int) else 0)
         try:
-            return attempt_of(decode_record(path, path.read_bytes()))
+            return attempt_of(_decoded(path))
         except FileNotFoundError as error:
             raise IncompleteRunError(f"{path} is missing") from error
         except DamagedFileError as error:
             raise IncompleteRunError(str(error)) from error
-        except NewerSchemaError as error:
-            raise NewerRunError(str(error)) from error
+
+    def parents_of_newer(self, run_key: str) -> list[str]:
+        """Returns the runs that an entry of a newer version was made from. Raises `UsageError` if it does not tell."""
+        advice = "prune with that version, which knows what the run was made from"
+        try:
+            parents = read_manifest(self.folder.artifact(run_key)).get("parents")
+        except UsageError as error:
+            raise UsageError(f"{run_key}: was written by a newer version; {advice}: {error}") from error
+        if not isinstance(parents, list):
+            raise UsageError(f"{run_key}: was written by a newer version, and its manifest has no list of parents; {advice}")
+        return [str(key) for key in parents]
 
     def add(self, run_key: str, source: RunFolder) -> bool:
         """Copies a completed run of a results folder; returns whether it was added.
@@ -218,6 +240,13 @@ class RunCache:
             yield str(error)
         except NewerRunError:  # this version cannot tell
             return
+
+
+def _decoded(record: Location) -> dict[str, pa.Table]:
+    try:
+        return decode_record(record, record.read_bytes())
+    except NewerSchemaError as error:
+        raise NewerRunError(str(error)) from error
 
 
 def _list(manifest: Mapping[str, object], name: str) -> list[object]:

@@ -97,10 +97,11 @@ def prune(folder: Location, older_than: timedelta | None, max_size: float | None
     now = datetime.now(UTC)
     before = None if older_than is None else now - older_than
     keys = cache.run_keys()  # once: what other studies add meanwhile is not judged
-    runs, unknown = _finished_runs(cache, keys)
+    runs, newer = _finished_runs(cache, keys)
+    needed = [parent for key in newer for parent in cache.parents_of_newer(key)]
     sizes = cache.sizes(runs)
-    removed = _to_remove(runs, sizes, before=before, max_bytes=max_size)
-    unfinished = _unfinished(cache, keys - runs.keys() - unknown, before=min(now - MAY_BE_WRITTEN, before or now))
+    removed = _to_remove(runs, sizes, needed=needed, before=before, max_bytes=max_size)
+    unfinished = _unfinished(cache, keys.difference(runs, newer, needed), before=min(now - MAY_BE_WRITTEN, before or now))
     for key in (*unfinished, *removed):
         ended = f"ended {runs[key].attempt.run.ended_at:%Y-%m-%d %H:%M}" if key in runs else ""
         reason = ended or f"is not whole, and unchanged since {unfinished[key]:%Y-%m-%d %H:%M}"
@@ -113,14 +114,20 @@ def prune(folder: Location, older_than: timedelta | None, max_size: float | None
 
 
 def _to_remove(
-    runs: Mapping[str, CachedRun], sizes: Mapping[str, int], *, before: datetime | None, max_bytes: float | None
+    runs: Mapping[str, CachedRun],
+    sizes: Mapping[str, int],
+    *,
+    needed: Collection[str],
+    before: datetime | None,
+    max_bytes: float | None,
 ) -> list[str]:
     """Returns the run keys to remove, dependants before what they were made from.
 
     From the oldest on, a run is removed if it ended before `before` or if the runs that are left take more than `max_bytes`,
-    and if no run that is left was made from it.
+    and if no run that is left was made from it, and it is not among `needed`.
     """
     num_dependants = Counter(parent for run in runs.values() for parent in run.parents)
+    num_dependants.update(needed)
     total, removed = sum(sizes.values()), []
     removable = [(run.attempt.run.ended_at, key) for key, run in runs.items() if not num_dependants[key]]
     heapq.heapify(removable)
@@ -152,18 +159,18 @@ def _opened(folder: Location) -> RunCache:
 
 def _finished_runs(cache: RunCache, keys: Collection[str]) -> tuple[dict[str, CachedRun], set[str]]:
     """Returns the entries whose manifest and record are whole, by run key, and the keys of newer versions; warns of others."""
-    found, unknown = {}, set()
+    found, newer = {}, set()
     for key in sorted(keys):
         try:
             run = cache.read(key)
         except (IncompleteRunError, NewerRunError) as error:
             logger.warning("%s", error)
             if isinstance(error, NewerRunError):
-                unknown.add(key)
+                newer.add(key)
             continue
         if run is not None:
             found[key] = run
-    return found, unknown
+    return found, newer
 
 
 def _by_age(runs: Mapping[str, CachedRun]) -> Sequence[CachedRun]:

@@ -22,6 +22,7 @@ from pruneyard.orchestrator.results import Results
 from pruneyard.reports import records
 from pruneyard.reports.attempt import attempt_of, decode_record, encode_record
 from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 
@@ -347,6 +348,30 @@ def test_planning_finds_ten_thousand_entries_by_one_listing(tmp_path: Path, capl
     assert not caplog.records
 
 
+def write_by_newer_version(cache: RunCache, run_key: str, monkeypatch: pytest.MonkeyPatch) -> Location:
+    """Lets the record of an entry state a later schema; returns the record."""
+    record = cache.folder.artifact(run_key) / "record-1.json"
+    attempt = attempt_of(decode_record(record, record.read_bytes()))
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "SCHEMA_VERSION", records.SCHEMA_VERSION + 1)
+        record.write_bytes(encode_record(attempt))
+    return record
+
+
+def test_a_run_that_one_of_a_newer_version_was_made_from_is_not_pruned(
+    cache: RunCache, pruneyard: Pruneyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_key = {key: run for key in sorted(cache.run_keys()) if (run := cache.read(key))}
+    child, (parent,) = next((key, run.parents) for key, run in by_key.items() if run.parents)
+    write_by_newer_version(cache, child, monkeypatch)
+    assert pruneyard("cache", "prune", str(cache.folder.path), "--max-size", "0B").out.count("removed") == 2
+    assert cache.run_keys() == {child, parent}
+    cache.folder.manifest(child).write_text('{"format": 2}')
+    told = pruneyard("cache", "prune", str(cache.folder.path), "--max-size", "0B")
+    assert f"{child}: was written by a newer version; prune with that version" in told.err
+    assert cache.run_keys() == {child, parent}
+
+
 def test_entries_of_a_newer_version_and_those_added_meanwhile_are_kept(
     calm: Path, tmp_path: Path, pruneyard: Pruneyard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -354,11 +379,7 @@ def test_entries_of_a_newer_version_and_those_added_meanwhile_are_kept(
     shutil.copytree(calm / "cache", tmp_path / "cache")
     cache = RunCache(tmp_path / "cache")
     newer, late, *_ = keys = sorted(cache.run_keys())
-    record = cache.folder.artifact(newer) / "record-1.json"
-    attempt = attempt_of(decode_record(record, record.read_bytes()))
-    with monkeypatch.context() as patch:
-        patch.setattr(records, "SCHEMA_VERSION", records.SCHEMA_VERSION + 1)
-        record.write_bytes(encode_record(attempt))
+    record = write_by_newer_version(cache, newer, monkeypatch)
     written = record.read_bytes()
     shutil.move(cache.folder.artifact(late), tmp_path / late)
     sizes = RunCache.sizes
