@@ -118,7 +118,7 @@ class RunCache:
 
     def _has_own_manifest(self, run_key: str) -> bool:
         try:
-            return read_manifest(self.folder.artifact(run_key))["run_key"] == run_key
+            return bool(read_manifest(self.folder.artifact(run_key))["run_key"] == run_key)
         except (UsageError, NotADirectoryError, IsADirectoryError):
             return False
 
