@@ -29,6 +29,9 @@ class Access:
             raise ValueError(
                 f"{self.shown}: an address must not hold a secret; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
             )
+        if not _has_valid_port(self.address):
+            rule = f"the port must be a number from 1 to 65535, as in http://127.0.0.1:{DEFAULT_PORT}"
+            raise ValueError(f"{self.shown} is no address to submit to; {rule}")
         if not self.token and not self.is_loopback:
             raise ValueError(
                 f"{self.shown}: not without a token, since whoever reaches such a cluster runs code on it. Set "
@@ -72,6 +75,13 @@ class Access:
             socket.create_connection((parts.hostname, port), timeout=CONNECT_TIMEOUT_S).close()
         except OSError as error:
             raise ConnectionError(f"no job server answers at {self.shown}: {error}") from error
+
+
+def _has_valid_port(address: str) -> bool:
+    try:
+        return urlsplit(address).port != 0
+    except ValueError:  # raised only here, when the port is asked for
+        return False
 
 
 def access_to(address: str) -> Access:

@@ -26,6 +26,11 @@ def write_bundle(folder: Path, *, spec: str, code: Mapping[str, Path]) -> None:
     (folder / PINS).write_text(json.dumps(installed(), indent=1), encoding="utf-8")
 
 
+def is_bundle(folder: Path) -> bool:
+    """Returns whether a folder is the bundle of a job, of which the cluster keeps a copy for as long as it likes."""
+    return (folder / SPEC).is_file() and (folder / PINS).is_file()
+
+
 def source_files() -> dict[str, Path]:
     """Returns every file of the installed package by its path below `site-packages`, however it is installed.
 

@@ -4,6 +4,7 @@ Reference: Ray Jobs SDK (2.60.0).
 """
 
 import asyncio
+import json
 import logging
 import math
 import os
@@ -17,6 +18,8 @@ from typing import Any, TypeVar
 
 import aiohttp
 import requests
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+from ray.dashboard.modules.job.common import JOB_ID_METADATA_KEY
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
@@ -26,6 +29,8 @@ from pruneyard.cluster.ray_internals import PrivateName
 T = TypeVar("T")
 
 PRIVATE_NAMES = (
+    PrivateName("ray._private.runtime_env.constants", "RAY_JOB_CONFIG_JSON_ENV_VAR"),
+    PrivateName("ray.dashboard.modules.job.common", "JOB_ID_METADATA_KEY"),
     PrivateName(
         "ray.job_submission", "JobSubmissionClient._do_request", ("self", "method", "endpoint", "data", "json_data", "kwargs")
     ),
@@ -37,6 +42,7 @@ SILENT_S = 20.0  # a log stream without output for so long may be broken without
 LOST_S = 30.0  # a server that is unreachable for longer is considered lost
 READY_S = 60.0
 CHECK_S = 120.0  # for a command that takes a second, on a cluster that may have to unpack the code first
+SIGNAL_S = 10.0  # for a job that sends a signal, which takes two seconds or three
 MARK = "pruneyard"  # the metadata key of our jobs
 STUDY, SIGNAL, CHECK = "study", "signal", "check"  # its values
 HIDDEN = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray's client prefers these variables to the address it is given
@@ -309,39 +315,55 @@ class JobServer:
     def stop(self, job_id: str, *, grace_s: float) -> JobView:
         """Stops a job gracefully: signals its driver, and waits up to `grace_s`. A job without a driver is stopped at once.
 
-        Ray's own stop kills the driver after a few seconds, so a small job on the driver's node sends the signal instead.
+        Ray's own stop kills the driver after a few seconds, so a small job on the driver's node sends the signal instead. It has
+        that time as well, but `SIGNAL_S` at least: a shorter one would end it before it has sent anything.
         """
+        deadline = time.monotonic() + grace_s
         view = self.view(job_id)
         if view.ended:
             return view
         if view.driver_pid and view.status == "RUNNING":
-            self._signal(view)
+            self._signal(view, timeout_s=max(grace_s, SIGNAL_S))
         else:
             self._client.stop_job(job_id)
-        return self.wait(job_id, timeout_s=grace_s)
+        return self.wait(job_id, timeout_s=deadline - time.monotonic())
 
-    def _signal(self, view: JobView) -> None:
-        known = shlex.quote(view.job_id)
-        pid = view.driver_pid
+    def _signal(self, view: JobView, *, timeout_s: float) -> None:
         helper = self._submit(
-            entrypoint=f"grep -q {known} /proc/{pid}/environ && kill -TERM {pid}",  # the pid may belong to another process by now
+            entrypoint=_signal_command(view.job_id, pid=view.driver_pid),
             # A new id for every signal: Ray takes an id only once, and a study may be told to stop twice.
             submission_id=f"{view.job_id}-signal-{time.time_ns()}",
             metadata={MARK: SIGNAL},
             # A pid means something on the driver's node only.
             entrypoint_label_selector={"ray.io/node-id": view.driver_node},
         )
-        sent = self.wait(helper)
+        sent = self.wait(helper, timeout_s=timeout_s)
+        limit = "" if sent.ended else f" within {timeout_s:g} s"
+        if not sent.ended:
+            self._client.stop_job(helper)
+            sent = self.wait(helper, timeout_s=LOOK_EVERY_S)
+        if sent.ended:  # Ray deletes no other jobs
+            self._client.delete_job(helper)
         # The signal also fails if the driver ended in the meantime, which is what was asked for.
         if sent.status != "SUCCEEDED" and not self.view(view.job_id).ended:
-            raise RefusedError(f"{view.job_id}: the driver could not be told to stop: {sent.message}")
-        self._client.delete_job(helper)
+            raise RefusedError(f"{view.job_id}: the driver could not be told to stop{limit}: {sent.message or sent.status}")
 
     def kill(self, job_id: str) -> JobView:
         """Ends every process of the job within seconds."""
         if not self.view(job_id).ended:
             self._client.stop_job(job_id)
         return self.wait(job_id, timeout_s=LOST_S)
+
+
+def _signal_command(job_id: str, *, pid: int) -> str:
+    """Returns the shell command that sends SIGTERM to a process if it is the driver of this job, and fails otherwise.
+
+    The pid may belong to another process by now. Ray describes the job of a driver by JSON in a variable of its environment.
+    """
+    pairs = [json.dumps({JOB_ID_METADATA_KEY: job_id}, separators=(",", colon)).strip("{}") for colon in (": ", ":")]
+    patterns = " ".join(f"-e {shlex.quote(pair)}" for pair in pairs)
+    variable = f"tr '\\0' '\\n' < /proc/{pid}/environ | grep '^{RAY_JOB_CONFIG_JSON_ENV_VAR}='"
+    return f"{variable} | grep -qF {patterns} && kill -TERM {pid}"
 
 
 def _retry(ask: Callable[[], T]) -> T:

@@ -40,6 +40,11 @@ class RunFolder:
         return self.path / ".finished.json"
 
     @property
+    def cache_marker(self) -> Location:
+        """The file that marks a folder as a cache of finished runs, in place of a study's results."""
+        return self.path / ".pruneyard-cache.json"
+
+    @property
     def report(self) -> Location:
         """The HTML page."""
         return self.path / "report.html"

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -46,6 +47,14 @@ def sizes_below(folder: Location) -> dict[str, int]:
     if isinstance(folder, ObjectPath):
         return folder.sizes_below()
     return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+
+
+def last_changed(folder: Location) -> datetime | None:
+    """Returns when a folder, or anything below it, last changed; None for a folder that does not exist."""
+    if isinstance(folder, ObjectPath):
+        return folder.last_changed()
+    times = [path.stat().st_mtime for path in (folder, *folder.rglob("*")) if path.exists()]
+    return datetime.fromtimestamp(max(times), UTC) if times else None
 
 
 def remove_tree(folder: Location) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -221,6 +222,12 @@ class ObjectPath:
             return {
                 entry["Key"].removeprefix(prefix): entry["Size"] for page in pages for entry in page.get("Contents", ())
             }
+
+    def last_changed(self) -> datetime | None:
+        """Returns when an object below this name was last written; None where there is none."""
+        with _converted_errors(self):
+            pages = _client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix)
+            return max((entry["LastModified"] for page in pages for entry in page.get("Contents", ())), default=None)
 
     def remove_tree(self) -> None:
         """Deletes all objects below this name."""

@@ -29,6 +29,7 @@ def write_plan(
     chosen_from: Collection[str] = (),
     chosen_per: Mapping[str, Sequence[str]] | None = None,
     is_complete: bool = True,
+    started_in: str | None = None,
 ) -> None:
     """Replaces the plan of the folder.
 
@@ -36,6 +37,7 @@ def write_plan(
     chosen_from: the stages whose runs serve to choose settings for fresh seeds in a later stage.
     chosen_per: of each stage that trains chosen settings, the dotted spec keys for each of whose values a setting was chosen.
     is_complete: whether the searches of the spec have proposed all their runs, so that `run_keys` will not grow.
+    started_in: the folder from which the spec names code, data and other results; None for one that does not last.
     """
     told = {
         # Sorted, since a set has no order: equal plans give equal files.
@@ -43,7 +45,7 @@ def write_plan(
         for name, one in (populations or {}).items()
     }
     choice = {"chosen_from": sorted(chosen_from), "chosen_per": {name: list(keys) for name, keys in (chosen_per or {}).items()}}
-    plan = {"run_keys": list(run_keys), "is_complete": is_complete, "populations": told, **choice}
+    plan = {"run_keys": list(run_keys), "is_complete": is_complete, "populations": told, **choice, "started_in": started_in}
     write_durably(folder.plan, json.dumps(plan).encode())
 
 
@@ -60,6 +62,12 @@ def plan_is_complete(folder: RunFolder) -> bool | None:
     """
     is_complete = (_read(folder) or {}).get("is_complete")
     return is_complete if isinstance(is_complete, bool) else None
+
+
+def read_started_in(folder: RunFolder) -> str | None:
+    """Returns the folder from which the spec names code, data and other results; None if the plan names none."""
+    told = (_read(folder) or {}).get("started_in")
+    return told if isinstance(told, str) else None
 
 
 def read_chosen_from(folder: RunFolder) -> frozenset[str]:

@@ -3,22 +3,31 @@
 It is a folder with the artifacts and records of runs as a results folder has them, so that one can be read as a cache. It cannot
 be written as one: a cache deletes what is not a whole finished run, such as the checkpoints of a run that is to be resumed.
 An entry counts as a finished run only if its manifest and its record are whole, and it is taken only if all its files are.
+Nothing else below the folder is an entry, and none of it is ever deleted.
 """
 
+import json
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
+
+import pyarrow as pa
 
 from pruneyard.orchestrator.artifacts.reader import read_manifest, verified
 from pruneyard.orchestrator.artifacts.writer import MANIFEST, encode_manifest
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.reports.attempt import Attempt, attempt_of, decode_record
 from pruneyard.reports.data_record import data_records
-from pruneyard.reports.durable import Content, add_folder_durably
+from pruneyard.reports.durable import Content, add_folder_durably, write_durably
 from pruneyard.reports.layout import RunFolder
-from pruneyard.reports.location import Location, remove_tree, sizes_below
+from pruneyard.reports.location import Location, last_changed, remove_tree, sizes_below
 from pruneyard.reports.parquet import DamagedFileError, NewerSchemaError
 from pruneyard.reports.records import Status
+
+_RUN_KEY = re.compile(r"[0-9a-f]{16}")
 
 
 class IncompleteRunError(UsageError):
@@ -92,9 +101,30 @@ class RunCache:
                 "--cache-from reads finished runs of it"
             )
 
+    def check_is_cache(self) -> None:
+        """Raises `UsageError` for a folder into which no finished run was ever added."""
+        marker, artifacts = self.folder.cache_marker, self.folder.artifacts
+        # Caches of earlier versions have no marker.
+        if not marker.is_file() and not any(map(self._has_own_manifest, sorted(self.run_keys()))):
+            raise UsageError(
+                f"{self.folder.path}: is no cache of finished runs: it has neither the file {marker.name}, which `run --cache` "
+                f"writes, nor a finished run, as {artifacts.name}/RUN_KEY/{MANIFEST}"
+            )
+
+    def mark(self) -> None:
+        """Marks the folder as a cache, by which it is known even when it has no entry."""
+        if not self.folder.cache_marker.is_file():
+            write_durably(self.folder.cache_marker, json.dumps({"holds": "finished runs of pruneyard"}).encode())
+
+    def _has_own_manifest(self, run_key: str) -> bool:
+        try:
+            return bool(read_manifest(self.folder.artifact(run_key))["run_key"] == run_key)
+        except (UsageError, NotADirectoryError, IsADirectoryError):
+            return False
+
     def run_keys(self) -> frozenset[str]:
         """Returns the run keys of all entries, whole or not; one listing of the folder."""
-        return frozenset(self.folder.runs_with_artifacts())
+        return frozenset(filter(_RUN_KEY.fullmatch, self.folder.runs_with_artifacts()))
 
     def sizes(self, runs: Mapping[str, CachedRun]) -> dict[str, int]:
         """Returns the bytes of the files of runs of this cache, by run key; a missing file counts as 0."""
@@ -107,9 +137,19 @@ class RunCache:
         Raises `IncompleteRunError` if manifest or record are damaged, or are those of another run, and `NewerRunError` for an
         entry of a newer version.
         """
-        artifact = self.folder.artifact(run_key)
         if not self.folder.manifest(run_key).is_file():
             return None
+        try:
+            return self._read(run_key)
+        except IncompleteRunError:
+            # A newer version may write other manifests, too.
+            for path in self.folder.attempt_records(run_key).values():
+                with suppress(DamagedFileError):
+                    _decoded(path)
+            raise
+
+    def _read(self, run_key: str) -> CachedRun:
+        artifact = self.folder.artifact(run_key)
         try:
             manifest = read_manifest(artifact)
         except UsageError as error:
@@ -124,13 +164,22 @@ class RunCache:
     def _attempt(self, run_key: str, attempt: object) -> Attempt:
         path = self.folder.attempt_record(run_key, attempt if isinstance(attempt, int) else 0)
         try:
-            return attempt_of(decode_record(path, path.read_bytes()))
+            return attempt_of(_decoded(path))
         except FileNotFoundError as error:
             raise IncompleteRunError(f"{path} is missing") from error
         except DamagedFileError as error:
             raise IncompleteRunError(str(error)) from error
-        except NewerSchemaError as error:
-            raise NewerRunError(str(error)) from error
+
+    def parents_of_newer(self, run_key: str) -> list[str]:
+        """Returns the runs that an entry of a newer version was made from. Raises `UsageError` if it does not tell."""
+        advice = "prune with that version, which knows what the run was made from"
+        try:
+            parents = read_manifest(self.folder.artifact(run_key)).get("parents")
+        except UsageError as error:
+            raise UsageError(f"{run_key}: was written by a newer version; {advice}: {error}") from error
+        if not isinstance(parents, list):
+            raise UsageError(f"{run_key}: was written by a newer version, and its manifest has no list of parents; {advice}")
+        return [str(key) for key in parents]
 
     def add(self, run_key: str, source: RunFolder) -> bool:
         """Copies a completed run of a results folder; returns whether it was added.
@@ -138,10 +187,14 @@ class RunCache:
         An entry that is whole, or of a newer version, stays as it is; one that is not is replaced. Raises `IncompleteRunError`
         if the run in `source` is not whole, as one that an earlier version has written without a record.
         """
-        if self.folder.artifact(run_key).is_dir():
+        artifact = self.folder.artifact(run_key)
+        if artifact.is_dir():
             if not any(self.problems(run_key)):
                 return False
-            self.remove(run_key)
+            if self.unfinished_since(run_key) is not None:
+                self.remove(run_key)
+            elif sizes_below(artifact):
+                raise IncompleteRunError(f"{artifact} holds files that no cache has written")
         found = RunCache(source.path).read(run_key)
         if found is None:
             raise IncompleteRunError(f"{source.artifact(run_key)} has no {MANIFEST}")
@@ -150,10 +203,30 @@ class RunCache:
         # Before the manifest: where that exists, all other files do.
         return add_folder_durably(self.folder.artifacts, run_key, {record.name: record.read_bytes(), **files})
 
+    def unfinished_since(self, run_key: str) -> datetime | None:
+        """Returns when an entry that is not whole last changed; None for a folder that no cache has written.
+
+        A cache writes manifests and records, and never checkpoints: they are of a run that is to be resumed.
+        """
+        artifact = self.folder.artifact(run_key)
+        records = {path.name for path in self.folder.attempt_records(run_key).values()}
+        names = sizes_below(artifact)
+        is_ours = not names.keys().isdisjoint({MANIFEST, *records})
+        checkpoints = f"{self.folder.checkpoints(run_key).name}/"
+        return last_changed(artifact) if is_ours and not any(name.startswith(checkpoints) for name in names) else None
+
     def remove(self, run_key: str) -> None:
-        """Deletes an entry, its manifest first: what is left if this is killed counts as no run."""
+        """Deletes an entry, its manifest first: what is left if this is killed counts as no run.
+
+        Its records go last: what is left is still known as an entry by them.
+        """
+        artifact = self.folder.artifact(run_key)
         self.folder.manifest(run_key).unlink(missing_ok=True)
-        remove_tree(self.folder.artifact(run_key))
+        records = set(self.folder.attempt_records(run_key).values())
+        for path in (artifact / name for name in sizes_below(artifact)):
+            if path not in records:
+                path.unlink(missing_ok=True)
+        remove_tree(artifact)
 
     def problems(self, run_key: str) -> Iterator[str]:
         """Yields what is wrong with an entry, after reading all its files."""
@@ -167,6 +240,13 @@ class RunCache:
             yield str(error)
         except NewerRunError:  # this version cannot tell
             return
+
+
+def _decoded(record: Location) -> dict[str, pa.Table]:
+    try:
+        return decode_record(record, record.read_bytes())
+    except NewerSchemaError as error:
+        raise NewerRunError(str(error)) from error
 
 
 def _list(manifest: Mapping[str, object], name: str) -> list[object]:

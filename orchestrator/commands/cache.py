@@ -20,6 +20,8 @@ from pruneyard.reports.location import Location, sizes_below
 
 logger = logging.getLogger(__name__)
 
+MAY_BE_WRITTEN = timedelta(hours=1)  # after its last change, an entry that is not whole may still be on its way
+
 
 def ls(folder: Location, as_json: bool) -> int:
     """Prints one line for each finished run, the newest first."""
@@ -82,18 +84,27 @@ def verify(folder: Location) -> int:
 
 
 def prune(folder: Location, older_than: timedelta | None, max_size: float | None, dry_run: bool) -> int:
-    """Removes entries that are not whole, then runs by age and size; never one that a kept run was made from."""
+    """Removes entries that are not whole, then runs by age and size; never one that a kept run was made from.
+
+    An entry that is not whole may be one that is just being written, so it must have stayed unchanged for a while.
+    """
     if older_than is None and max_size is None:
         raise click.UsageError("give --older-than, --max-size or both")
     cache = _opened(folder)
     cache.check_may_delete()
+    if not dry_run:
+        cache.mark()  # an unmarked cache would be none after its last run is removed
+    now = datetime.now(UTC)
+    before = None if older_than is None else now - older_than
     keys = cache.run_keys()  # once: what other studies add meanwhile is not judged
-    runs, unknown = _finished_runs(cache, keys)
+    runs, newer = _finished_runs(cache, keys)
+    needed = [parent for key in newer for parent in cache.parents_of_newer(key)]
     sizes = cache.sizes(runs)
-    removed = _to_remove(runs, sizes, before=None if older_than is None else datetime.now(UTC) - older_than, max_bytes=max_size)
-    unfinished = sorted(keys - runs.keys() - unknown)
+    removed = _to_remove(runs, sizes, needed=needed, before=before, max_bytes=max_size)
+    unfinished = _unfinished(cache, keys.difference(runs, newer, needed), before=min(now - MAY_BE_WRITTEN, before or now))
     for key in (*unfinished, *removed):
-        reason = "is not whole" if key in unfinished else f"ended {runs[key].attempt.run.ended_at:%Y-%m-%d %H:%M}"
+        ended = f"ended {runs[key].attempt.run.ended_at:%Y-%m-%d %H:%M}" if key in runs else ""
+        reason = ended or f"is not whole, and unchanged since {unfinished[key]:%Y-%m-%d %H:%M}"
         click.echo(f"{'would remove' if dry_run else 'removed'} {key}: {reason}")
         if not dry_run:
             cache.remove(key)
@@ -103,14 +114,20 @@ def prune(folder: Location, older_than: timedelta | None, max_size: float | None
 
 
 def _to_remove(
-    runs: Mapping[str, CachedRun], sizes: Mapping[str, int], *, before: datetime | None, max_bytes: float | None
+    runs: Mapping[str, CachedRun],
+    sizes: Mapping[str, int],
+    *,
+    needed: Collection[str],
+    before: datetime | None,
+    max_bytes: float | None,
 ) -> list[str]:
     """Returns the run keys to remove, dependants before what they were made from.
 
     From the oldest on, a run is removed if it ended before `before` or if the runs that are left take more than `max_bytes`,
-    and if no run that is left was made from it.
+    and if no run that is left was made from it, and it is not among `needed`.
     """
     num_dependants = Counter(parent for run in runs.values() for parent in run.parents)
+    num_dependants.update(needed)
     total, removed = sum(sizes.values()), []
     removable = [(run.attempt.run.ended_at, key) for key, run in runs.items() if not num_dependants[key]]
     heapq.heapify(removable)
@@ -128,27 +145,32 @@ def _to_remove(
     return removed
 
 
+def _unfinished(cache: RunCache, keys: Collection[str], *, before: datetime) -> dict[str, datetime]:
+    """Returns those of the keys whose entries have not changed since `before`, with the time of their last change."""
+    times = {key: cache.unfinished_since(key) for key in sorted(keys)}
+    return {key: changed for key, changed in times.items() if changed is not None and changed < before}
+
+
 def _opened(folder: Location) -> RunCache:
     cache = RunCache(folder)
-    if not cache.folder.artifacts.is_dir():
-        raise UsageError(f"{folder}: is no cache: it has no folder {cache.folder.artifacts.name}")
+    cache.check_is_cache()
     return cache
 
 
 def _finished_runs(cache: RunCache, keys: Collection[str]) -> tuple[dict[str, CachedRun], set[str]]:
     """Returns the entries whose manifest and record are whole, by run key, and the keys of newer versions; warns of others."""
-    found, unknown = {}, set()
+    found, newer = {}, set()
     for key in sorted(keys):
         try:
             run = cache.read(key)
         except (IncompleteRunError, NewerRunError) as error:
             logger.warning("%s", error)
             if isinstance(error, NewerRunError):
-                unknown.add(key)
+                newer.add(key)
             continue
         if run is not None:
             found[key] = run
-    return found, unknown
+    return found, newer
 
 
 def _by_age(runs: Mapping[str, CachedRun]) -> Sequence[CachedRun]:

@@ -14,8 +14,8 @@ def main() -> None:
         click.echo("\x1b[?25h", err=True, nl=False)  # a live table hides the cursor
     click.echo(f"pruneyard: {message}", err=True)
     # Only now: the imports take seconds.
-    from pruneyard.orchestrator.commands.resume import spec_of
     from pruneyard.orchestrator.commands.run import print_results
+    from pruneyard.orchestrator.commands.start_folder import spec_of
     from pruneyard.orchestrator.planning.plan import make_plan
     from pruneyard.orchestrator.results import Results
     from pruneyard.reports.layout import RunFolder

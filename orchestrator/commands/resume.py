@@ -3,20 +3,11 @@
 from collections.abc import Sequence
 
 from pruneyard.orchestrator.commands.run import run_and_report
+from pruneyard.orchestrator.commands.start_folder import as_started
 from pruneyard.orchestrator.driver.cached_runs import Caches
-from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.planning.finished import request_of
-from pruneyard.orchestrator.spec.load import Spec, load_spec
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location
-
-
-def spec_of(folder: Location) -> Spec:
-    """Returns the spec that a folder was run with. Raises `UsageError` if there is none."""
-    path = RunFolder(folder).spec
-    if not path.exists():
-        raise UsageError(f"{folder}: holds no {path.name}, so it is no folder of results")
-    return load_spec(path)
 
 
 def execute(
@@ -30,14 +21,16 @@ def execute(
     as_json: bool,
 ) -> int:
     """Resume DIR: run what is missing, interrupted or failed, from the newest checkpoints."""
-    return run_and_report(
-        spec_of(folder),
-        folder,
-        address=address,
-        local=local,
-        fail_fast=fail_fast,
-        with_page=not no_report,
-        as_json=as_json,
-        caches=Caches.of(cache, cache_from),
-        request=request_of(RunFolder(folder).spec),
-    )
+    caches = Caches.of(cache and cache.absolute(), [place.absolute() for place in cache_from])
+    with as_started(folder) as (spec, place):
+        return run_and_report(
+            spec,
+            place,
+            address=address,
+            local=local,
+            fail_fast=fail_fast,
+            with_page=not no_report,
+            as_json=as_json,
+            caches=caches,
+            request=request_of(RunFolder(place).spec),
+        )

@@ -1,7 +1,7 @@
 """`pruneyard retry`: runs failed and interrupted jobs again."""
 
-from pruneyard.orchestrator.commands.resume import spec_of
 from pruneyard.orchestrator.commands.run import run_and_report
+from pruneyard.orchestrator.commands.start_folder import as_started
 from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
 
@@ -14,13 +14,14 @@ def execute(
     With --only pruned, jobs that were stopped early resume and run to their end.
     """
     chosen = frozenset([Status(only.upper())] if only else [Status.FAILED, Status.INTERRUPTED])
-    return run_and_report(
-        spec_of(folder),
-        folder,
-        address=address,
-        local=local,
-        fail_fast=fail_fast,
-        with_page=not no_report,
-        as_json=as_json,
-        only=chosen,
-    )
+    with as_started(folder) as (spec, place):
+        return run_and_report(
+            spec,
+            place,
+            address=address,
+            local=local,
+            fail_fast=fail_fast,
+            with_page=not no_report,
+            as_json=as_json,
+            only=chosen,
+        )

@@ -121,16 +121,20 @@ def add_to_cache(plan: Plan, caches: Caches) -> None:
     if caches.target is None:
         return
     target = RunCache(caches.target)
-    known = target.run_keys()
-    for job in plan.spec.jobs:
-        if plan.status(job) is not Status.COMPLETED:
-            continue
-        try:
-            # Entries that are there are read only when they are used.
-            if job.key not in known or job.key in caches.damaged:
-                target.add(job.key, plan.folder)
-        except IncompleteRunError as error:
-            logger.warning("not added to the cache: %s", error)
-        except StorageError as error:
-            logger.warning("no more runs are added to the cache: %s", error)
-            return
+    # Entries that are there are read only when they are used.
+    known = target.run_keys() - caches.damaged
+    new = [job.key for job in plan.spec.jobs if plan.status(job) is Status.COMPLETED and job.key not in known]
+    try:
+        if new:
+            target.mark()
+        for key in new:
+            _add(target, key, plan)
+    except StorageError as error:
+        logger.warning("no more runs are added to the cache: %s", error)
+
+
+def _add(target: RunCache, run_key: str, plan: Plan) -> None:
+    try:
+        target.add(run_key, plan.folder)
+    except IncompleteRunError as error:
+        logger.warning("not added to the cache: %s", error)

@@ -1,10 +1,12 @@
 """Writes plan.json, from which pages and summaries know the runs of a study."""
 
+from pruneyard.cluster.bundle import is_bundle
 from pruneyard.orchestrator.planning.plan import Plan
 from pruneyard.orchestrator.search.proposals import is_search_finished
 from pruneyard.orchestrator.spec.best_runs import Best
 from pruneyard.orchestrator.spec.chosen_settings import KEY
 from pruneyard.reports.planned import Population, write_plan
+from pruneyard.workloads.user_code.files import base_folder
 
 
 def write_study_plan(plan: Plan) -> None:
@@ -20,4 +22,13 @@ def write_study_plan(plan: Plan) -> None:
     sources = {table["from"] for table in tables.values()}
     chosen_from = sources & {stage.name for stage in spec.stages}  # others are folders
     complete = is_search_finished(spec, plan.folder)
-    write_plan(plan.folder, keys, populations, chosen_from=chosen_from, chosen_per=chosen_per, is_complete=complete)
+    here = base_folder()
+    write_plan(
+        plan.folder,
+        keys,
+        populations,
+        chosen_from=chosen_from,
+        chosen_per=chosen_per,
+        is_complete=complete,
+        started_in=None if is_bundle(here) else str(here),
+    )

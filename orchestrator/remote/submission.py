@@ -55,7 +55,7 @@ def connect(address: str | None, job_id: str = "") -> Iterator[tuple[Access, Job
     """Yields the job server. Raises `UsageError` or `ClusterError`, also for errors inside the block."""
     note = read_note(job_id)
     where = address or (note.address if note is not None else None)
-    if where is None and (last := last_note()) is not None:
+    if where is None and (last := last_note(besides=job_id)) is not None:
         where = last.address
         print_message(f"{where}, as {last.job_id} was submitted there last")
     if where is None:

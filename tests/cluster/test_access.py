@@ -1,5 +1,6 @@
 """Sources of the token, the machines that it is sent to, and facts about jobs that need no cluster."""
 
+import os
 import platform
 import stat
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from pruneyard.cluster.access import Access, access_to
 from pruneyard.cluster.bundle import write_bundle
 from pruneyard.cluster.jobs import JobView
-from pruneyard.cluster.notes import Note, read_note, write_note
+from pruneyard.cluster.notes import Note, last_note, notes_folder, read_note, write_note
 from pruneyard.cluster.pins import differences, extras, installed, requirements
 from pruneyard.testing.cases import each_case
 
@@ -85,6 +86,29 @@ def test_notes_are_for_their_user_alone_and_found_by_the_jobs_name(tmp_path: Pat
     (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert read_note(f"../jobs/{note.job_id}") == note, "a name is a name, never a path"
+
+
+NUMBERED = '{"job_id": 1, "address": "", "study": "", "out": ""}'
+
+
+@each_case("text", ["", '{"job_id": "b-1"', "[]", "null", '{"job_id": "b-1"}', NUMBERED, "\xff"])
+def test_a_damaged_note_is_skipped_with_a_line_that_names_its_file(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    older = Note(job_id="a-1", address="http://127.0.0.1:1", study="a", out="/out")
+    write_note(older)
+    damaged = notes_folder() / "b-1.json"
+    damaged.write_text(text, encoding="latin-1")
+    os.utime(damaged, (2**31, 2**31))
+    assert last_note() == older
+    assert (read_note("b-1"), last_note(besides="b-1")) == (None, older)
+    assert [str(damaged) in record.getMessage() for record in caplog.records] == [True, True]
+    caplog.clear()
+
+
+@each_case("port", ["99999", "0", "-1", "http", "82 65"])
+def test_an_address_with_an_impossible_port_is_refused(port: str) -> None:
+    rule = "the port must be a number from 1 to 65535"
+    with pytest.raises(ValueError, match=f"127.0.0.1:{port} is no address to submit to; {rule}"):
+        access_to(f"127.0.0.1:{port}")
 
 
 def test_a_bundle_runs_without_an_installation_and_knows_its_version(tmp_path: Path) -> None:

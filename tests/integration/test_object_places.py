@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,16 @@ def test_a_cache_of_finished_runs_is_filled_read_and_pruned(folder: ObjectPath, 
     assert requests == ["ListObjectsV2"], "sizes cost one listing, not a request for each file"
     assert size == sum(len((folder / "artifacts" / key / name).read_bytes()) for name in found.file_names)
     assert not list(cache.problems(key))
+    cache.check_is_cache()
+    assert cache.folder.cache_marker.is_file()
+    cache.folder.manifest(key).unlink()
+    (folder / "artifacts" / ("0" * 16) / "weights.bin").write_bytes(b"precious")
+    changed = cache.unfinished_since(key)
+    assert changed is not None
+    assert abs(datetime.now(UTC) - changed) < timedelta(hours=1)
+    assert cache.unfinished_since("0" * 16) is None
     cache.remove(key)
-    assert not cache.run_keys()
+    assert cache.run_keys() == {"0" * 16}
 
 
 def test_a_put_with_a_condition_changes_nothing_where_it_is_not_met(folder: ObjectPath) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from pruneyard.orchestrator.results import Results
 from pruneyard.reports import records
 from pruneyard.reports.attempt import attempt_of, decode_record, encode_record
 from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
 from pruneyard.reports.records import Status
 from pruneyard.reports.store import Store
 
@@ -263,6 +266,78 @@ def test_a_folder_that_is_no_cache_and_a_size_without_unit_are_refused(tmp_path:
     assert "must be a number with kB" in pruneyard("cache", "prune", str(tmp_path), "--max-size", "20").err
 
 
+def grow(folder: Path, *files: str) -> list[Path]:
+    paths = [folder / file for file in files]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("precious")
+    return paths
+
+
+@pytest.mark.parametrize("name", ["mymodel/weights.bin", f"{'0' * 16}/manifest.json", f"{'0' * 16}"])
+def test_a_folder_that_no_cache_has_filled_is_not_pruned(name: str, tmp_path: Path, pruneyard: Pruneyard) -> None:
+    (file,) = grow(tmp_path / "models" / "artifacts", name)
+    told = pruneyard("cache", "prune", str(tmp_path / "models"), "--older-than", "0h")
+    assert told.code == 2
+    assert f"{tmp_path}/models: is no cache of finished runs: it has neither the file .pruneyard-cache.json" in told.err
+    assert file.read_text() == "precious"
+
+
+def test_pruning_removes_nothing_but_what_a_cache_has_written(cache: RunCache, tmp_path: Path, pruneyard: Pruneyard) -> None:
+    foreign = "mymodel/weights.bin", f"{'0' * 16}/weights.bin", f"{'A' * 16}/manifest.json"
+    resumable = f"{'1' * 16}/record-1.json", f"{'1' * 16}/checkpoints/1/state.pt"
+    kept = grow(tmp_path / "cache/artifacts", *foreign, *resumable)
+    for path in [*kept, *(tmp_path / "cache/artifacts").iterdir()]:
+        os.utime(path, (0, 0))
+    entries = [key for key in cache.run_keys() if cache.read(key)]
+    told = pruneyard("cache", "prune", str(tmp_path / "cache"), "--max-size", "0B", "--older-than", "0h")
+    assert told.out.count("removed") == len(entries) == 4
+    assert all(path.read_text() == "precious" for path in kept)
+    assert not cache.run_keys() & set(entries)
+
+
+@pytest.mark.parametrize("has_marker", [True, False], ids=["marked", "of an earlier version"])
+def test_a_cache_is_known_with_its_last_run_gone(has_marker: bool, cache: RunCache, pruneyard: Pruneyard) -> None:
+    """By its marker, which pruning adds to caches of earlier versions."""
+    if not has_marker:
+        cache.folder.cache_marker.unlink()
+    for code, num_removed in ((0, 4), (0, 0)):
+        told = pruneyard("cache", "prune", str(cache.folder.path), "--max-size", "0B")
+        assert (told.code, told.out.count("removed")) == (code, num_removed)
+
+
+@pytest.mark.parametrize(
+    ("hours", "options", "is_removed"),
+    [
+        (0, ["--max-size", "1TB"], False),
+        (2, ["--max-size", "1TB"], True),
+        (0, ["--older-than", "0h"], False),
+        (2, ["--older-than", "3h"], False),
+        (4, ["--older-than", "3h"], True),
+    ],
+)
+def test_an_entry_that_is_just_being_written_is_not_pruned(
+    hours: int, options: Sequence[str], is_removed: bool, cache: RunCache, pruneyard: Pruneyard
+) -> None:
+    key = next(key for key in sorted(cache.run_keys()) if (run := cache.read(key)) and run.parents)
+    artifact = Path(str(cache.folder.artifact(key)))
+    (artifact / "manifest.json").unlink()
+    changed = time.time() - 3600 * hours
+    for path in (*artifact.iterdir(), artifact):
+        os.utime(path, (changed, changed))
+    told = pruneyard("cache", "prune", str(cache.folder.path), *options)
+    assert (f"removed {key}: is not whole" in told.out) is is_removed
+    assert artifact.exists() is not is_removed
+
+
+def test_files_in_the_place_of_a_run_are_not_replaced(calm: Path, tmp_path: Path) -> None:
+    key = min(RunCache(calm / "out").run_keys())
+    (file,) = grow(tmp_path / "artifacts" / key, "weights.bin")
+    with pytest.raises(UsageError, match=f"{key} holds files that no cache has written"):
+        RunCache(tmp_path).add(key, RunFolder(calm / "out"))
+    assert file.read_text() == "precious"
+
+
 def test_planning_finds_ten_thousand_entries_by_one_listing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "artifacts").mkdir()
     for number in range(10_000):
@@ -273,6 +348,30 @@ def test_planning_finds_ten_thousand_entries_by_one_listing(tmp_path: Path, capl
     assert not caplog.records
 
 
+def write_by_newer_version(cache: RunCache, run_key: str, monkeypatch: pytest.MonkeyPatch) -> Location:
+    """Lets the record of an entry state a later schema; returns the record."""
+    record = cache.folder.artifact(run_key) / "record-1.json"
+    attempt = attempt_of(decode_record(record, record.read_bytes()))
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "SCHEMA_VERSION", records.SCHEMA_VERSION + 1)
+        record.write_bytes(encode_record(attempt))
+    return record
+
+
+def test_a_run_that_one_of_a_newer_version_was_made_from_is_not_pruned(
+    cache: RunCache, pruneyard: Pruneyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_key = {key: run for key in sorted(cache.run_keys()) if (run := cache.read(key))}
+    child, (parent,) = next((key, run.parents) for key, run in by_key.items() if run.parents)
+    write_by_newer_version(cache, child, monkeypatch)
+    assert pruneyard("cache", "prune", str(cache.folder.path), "--max-size", "0B").out.count("removed") == 2
+    assert cache.run_keys() == {child, parent}
+    cache.folder.manifest(child).write_text('{"format": 2}')
+    told = pruneyard("cache", "prune", str(cache.folder.path), "--max-size", "0B")
+    assert f"{child}: was written by a newer version; prune with that version" in told.err
+    assert cache.run_keys() == {child, parent}
+
+
 def test_entries_of_a_newer_version_and_those_added_meanwhile_are_kept(
     calm: Path, tmp_path: Path, pruneyard: Pruneyard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -280,11 +379,7 @@ def test_entries_of_a_newer_version_and_those_added_meanwhile_are_kept(
     shutil.copytree(calm / "cache", tmp_path / "cache")
     cache = RunCache(tmp_path / "cache")
     newer, late, *_ = keys = sorted(cache.run_keys())
-    record = cache.folder.artifact(newer) / "record-1.json"
-    attempt = attempt_of(decode_record(record, record.read_bytes()))
-    with monkeypatch.context() as patch:
-        patch.setattr(records, "SCHEMA_VERSION", records.SCHEMA_VERSION + 1)
-        record.write_bytes(encode_record(attempt))
+    record = write_by_newer_version(cache, newer, monkeypatch)
     written = record.read_bytes()
     shutil.move(cache.folder.artifact(late), tmp_path / late)
     sizes = RunCache.sizes

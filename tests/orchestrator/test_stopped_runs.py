@@ -91,5 +91,6 @@ def test_the_command_exits_as_the_folder_says(pruneyard: Pruneyard, stopped: Pat
     shutil.copytree(stopped, tmp_path / "copy")
     result = pruneyard("retry", "copy", "--local", "--json")  # nothing failed, so nothing runs
     assert result.code == json.loads(result.out)["exit_code"] == Results("copy").exit_code == 3
-    assert "0 interrupted, 2 not started; resume with: pruneyard resume copy" in pruneyard("retry", "copy", "--local").out
+    advice = f"0 interrupted, 2 not started; resume with: pruneyard resume {tmp_path}/copy"
+    assert advice in pruneyard("retry", "copy", "--local").out
     assert pruneyard("resume", "copy", "--local").code == Results("copy").exit_code == 0
