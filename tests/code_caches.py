@@ -19,8 +19,11 @@ def forget_code() -> None:
 
 def forget_modules_of(folder: Path) -> None:
     """Removes the modules of files below a folder from `sys.modules`; torch cannot be imported a second time."""
+    found = []
     for name, module in list(sys.modules.items()):
         spec = vars(module).get("__spec__")  # not by attribute: torch has modules that answer to any name
         places = [spec.origin, *(spec.submodule_search_locations or ())] if spec is not None else vars(module).get("__path__", [])
         if any(place and Path(place).is_relative_to(folder) for place in places):
-            del sys.modules[name]
+            found.append(name)
+    for name in found:  # only now: the places of a package without a file are computed from those of its parent
+        del sys.modules[name]

@@ -4,7 +4,7 @@ import re
 import sysconfig
 from pathlib import Path
 
-from pruneyard.workloads.user_code.source_code import INSTALLED
+from pruneyard.workloads.user_code.files import INSTALLED
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)', flags=re.MULTILINE)
 _MODULE = re.compile(r"^pruneyard\w*\.(?:\w+\.)*(?=\w+(: |$))")

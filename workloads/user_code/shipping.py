@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from pruneyard.workloads.user_code.files import LOCATIONS, CodeLocations, add_package, add_to_path
+from pruneyard.workloads.user_code.files import (
+    LOCATIONS,
+    PREFIX,
+    CodeLocations,
+    add_package,
+    add_to_path,
+    folder_of,
+    package_name,
+)
 from pruneyard.workloads.user_code.handed_over import HANDED_OVER, HandedOver
 from pruneyard.workloads.user_code.pickling import pickle_by_value, unpickle
 from pruneyard.workloads.user_code.source_code import loaded_source, module_files
@@ -23,10 +31,18 @@ _RECEIVED: list[bytes] = []
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """The source of a module: its content, and the path of its file below the folder that is on `sys.path`."""
+    """The source of a module: its content, and the path of its file below the folder that is on `sys.path`.
+
+    Of a module in a folder of files, the path begins with the package name of the folder.
+    """
 
     content: bytes
     path: str
+
+    @classmethod
+    def of(cls, module: str, file: Path) -> "_Source":
+        """Returns the source of a module of this process."""
+        return cls(content=loaded_source(module, file), path=_path_of(_full_name(module, file), file))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +68,7 @@ def shipment() -> bytes:
         return _RECEIVED[0]
     modules = [*_USED, *(module for entry in HANDED_OVER.values() for module in entry.modules)]
     files = {name: file for module in modules for name, file in module_files(module).items()}
-    sources = {name: _Source(content=loaded_source(name, file), path=_path_of(name, file)) for name, file in files.items()}
+    sources = {_full_name(name, file): _Source.of(name, file) for name, file in files.items()}
     locations = replace(LOCATIONS, base=str(Path.cwd()))
     objects = {name: HandedOver(pickled=entry.pickled, modules=entry.modules) for name, entry in HANDED_OVER.items()}
     return pickle_by_value(_Shipment(path=tuple(sys.path), locations=locations, sources=sources, objects=objects))
@@ -66,10 +82,10 @@ def files_to_copy(folder: Path) -> dict[str, Path]:
     """
     found, folder = {}, folder.resolve()
     for name, file in {name: file for module in _USED for name, file in module_files(module).items()}.items():
-        if str(file.parent) not in LOCATIONS.folders.values():
-            found[_path_of(name, file)] = file
-        elif file.is_relative_to(folder):
+        if folder_of(name, str(file)) is not None and file.is_relative_to(folder):
             found[file.relative_to(folder).as_posix()] = file
+        elif str(file.parent) not in LOCATIONS.folders.values():
+            found[_path_of(name, file)] = file
     return found
 
 
@@ -89,7 +105,7 @@ def install(content: bytes) -> None:
     for name, folder in theirs.folders.items():
         add_package(name, folder)
     HANDED_OVER.update(received.objects)
-    differing = {name.partition(".")[0] for name, source in received.sources.items() if not _is_here(name, source)}
+    differing = {name.partition(".")[0] for name, source in received.sources.items() if not _is_here(name, source, theirs)}
     copied = {name: source for name, source in received.sources.items() if name.partition(".")[0] in differing}
     if copied:
         _use_copies(copied, theirs)
@@ -100,7 +116,17 @@ def _path_of(module: str, file: Path) -> str:
     return "/".join([*parts, file.name] if file.stem == "__init__" else [*parts[:-1], file.name])
 
 
-def _is_here(module: str, source: _Source) -> bool:
+def _full_name(module: str, file: Path) -> str:
+    """Returns the name of a module with the package that stands for its folder, if there is one."""
+    folder = folder_of(module, str(file))
+    return module if folder is None or module.startswith(PREFIX) else f"{package_name(folder)}.{module}"
+
+
+def _is_here(module: str, source: _Source, locations: CodeLocations) -> bool:
+    top, _, below = source.path.partition("/")
+    if top in locations.folders:
+        file = Path(locations.folders[top], below)
+        return file.is_file() and file.read_bytes() == source.content
     try:
         found = find_spec(module)
     except ImportError:  # its package is not here
@@ -119,7 +145,9 @@ def _use_copies(sources: Mapping[str, _Source], locations: CodeLocations) -> Non
     # Before all others: another version of these modules may be installed here.
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
-    for top in {name.partition(".")[0] for name in sources}:
+    tops = {name.partition(".")[0] for name in sources}
+    # Last, so at the front of the path, the folder that the driver searches first.
+    for top in [*(tops - locations.folders.keys()), *(name for name in reversed(locations.folders) if name in tops)]:
         if top in locations.folders:
             add_package(top, str(folder / top))
             sys.path.insert(0, str(folder / top))  # for imports of files beside it by their name alone

@@ -11,11 +11,15 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import find_spec
 from pathlib import Path
 
-from pruneyard.workloads.user_code.files import name_without_folder
-
-_OURS = "pruneyard"
-INSTALLED = {"site-packages", "dist-packages"}
-"""The folders that package managers install into."""
+from pruneyard.workloads.user_code.errors import UserCodeError
+from pruneyard.workloads.user_code.files import (
+    INSTALLED,
+    OURS,
+    FileLoader,
+    folder_of,
+    name_beside,
+    name_without_folder,
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def forget_sources() -> None:
 
 def is_ours(module: str) -> bool:
     """Returns whether a module belongs to this package."""
-    return module.partition(".")[0] == _OURS
+    return module.partition(".")[0] == OURS
 
 
 def is_installed(module: str) -> bool:
@@ -83,7 +87,7 @@ def module_files(module: str) -> dict[str, Path]:
     """Returns the file of a module, and of every module that it imports and whose source counts, by module.
 
     These are modules of the same top-level package, and modules that are not installed by a package manager, such as those on
-    `$PYTHONPATH`. Imports by a computed name are not seen.
+    `$PYTHONPATH`. Imports by a computed name are not seen. Raises `UserCodeError` where one finds the module of another folder.
     """
     known = _FILES.get(module)
     if known is not None and all(name in _LOADED and _LOADED[name].spec is _spec_of(name) for name in known):
@@ -95,7 +99,9 @@ def module_files(module: str) -> dict[str, Path]:
         file = None if name in found else _file_of(name, importer=module)
         if file is not None:
             found[name] = file
-            waiting += _imported(name, file, loaded_source(name, file))
+            content, folder = loaded_source(name, file), folder_of(name, str(file))
+            _refuse_hidden(file, content, folder)
+            waiting += (name_beside(each, folder) for each in _imported(name, file, content))
     _FILES[module] = found
     _DIGESTS.pop(module, None)
     return found
@@ -141,7 +147,7 @@ def _has_changed_since_compiled(spec: ModuleSpec, file: Path) -> bool:
     Returns False where Python could not have written the bytecode, so that it says nothing.
     """
     # Other loaders, such as pytest's, keep bytecode of their own.
-    compiled = Path(spec.cached) if spec.cached and type(spec.loader) is SourceFileLoader else None
+    compiled = Path(spec.cached) if spec.cached and type(spec.loader) in (SourceFileLoader, FileLoader) else None
     if compiled is None or sys.dont_write_bytecode or not compiled.is_file() or not os.access(compiled.parent, os.W_OK):
         return False
     with compiled.open("rb") as opened:
@@ -181,7 +187,7 @@ def file_in(folder: Path, module: str) -> Path | None:
 def _file_of(name: str, *, importer: str) -> Path | None:
     """Returns the file of a module whose source counts; None for modules of Python, of this package and of installed ones."""
     top = name.partition(".")[0]
-    if top == _OURS or top in sys.stdlib_module_names:
+    if top == OURS or top in sys.stdlib_module_names:
         return None
     try:
         spec = find_spec(name)
@@ -192,6 +198,30 @@ def _file_of(name: str, *, importer: str) -> Path | None:
     file = Path(spec.origin)
     is_same = top == importer.partition(".")[0]
     return file if is_same or not INSTALLED & set(file.resolve().parts) else None
+
+
+def _refuse_hidden(file: Path, content: bytes, folder: str | None) -> None:
+    """Raises `UserCodeError` if `importlib.import_module` finds the module of another folder, as far as its text tells."""
+    if file.suffix != ".py" or b"import_module" not in content:
+        return
+    for name in filter(None, map(_start_of_name, ast.walk(ast.parse(content)))):
+        if name_beside(name, folder) != name:
+            found = _file_of(name, importer=name) or "another folder"
+            raise UserCodeError(
+                f"{file}: importlib.import_module finds {name} in {found}, not the one beside this file; write an import "
+                "statement, or rename one of the two"
+            )
+
+
+def _start_of_name(node: ast.AST) -> str:
+    """Returns the top-level package that a call of `import_module` names; empty for other nodes and where it is not written."""
+    match node:
+        case ast.Call(func=ast.Name(id="import_module") | ast.Attribute(attr="import_module"), args=[first, *_]):
+            texts = [each for each in ast.walk(first) if isinstance(each, ast.Constant)]
+        case _:
+            return ""
+    text = min(texts, key=lambda each: each.col_offset).value if texts else ""
+    return text.partition(".")[0] if isinstance(text, str) else ""
 
 
 def _imported(name: str, file: Path, content: bytes) -> Iterator[str]:

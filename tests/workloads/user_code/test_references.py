@@ -67,6 +67,96 @@ def test_a_file_of_a_package_is_a_module_of_it(folder: Path) -> None:
     assert resolve("my_pkg/nets.py:Net") is resolve("my_pkg.nets:Net")
 
 
+BESIDE = {
+    "eager": ("import helpers\n\n\ndef f():\n    return helpers.VALUE\n", "helpers.py"),
+    "lazy": ("def f():\n    from helpers import VALUE\n    return VALUE\n", "helpers.py"),
+    "a further helper": ("import outer\n\n\ndef f():\n    return outer.VALUE\n", "helpers.py"),
+    "a package": ("import pkg.sub.deep as deep\n\n\ndef f():\n    return deep.value()\n", "pkg/numbers_of.py"),
+    "dotted": ("import pkg.numbers_of\n\n\ndef f():\n    return pkg.numbers_of.VALUE\n", "pkg/numbers_of.py"),
+    "no package": ("from plain import inner\n\n\ndef f():\n    return inner.VALUE\n", "plain/inner.py"),
+    "a class": ("from helpers import Held\n\n\ndef f():\n    return pickle.loads(pickle.dumps(Held())).value\n", "helpers.py"),
+}
+
+
+def write_two_folders(folder: Path, text: str) -> None:
+    """Writes two folders that differ in the values of their modules alone."""
+    for name, value in (("a", 1), ("b", 2)):
+        held = f"VALUE = {value}\n\n\nclass Held:\n    value = {value}\n"
+        for file, content in {
+            "train.py": f"import pickle\n{text}",
+            "helpers.py": held,
+            "outer.py": "from helpers import VALUE\n",
+            "pkg/__init__.py": "",
+            "pkg/numbers_of.py": held,
+            "pkg/sub/__init__.py": "import helpers\n",
+            "pkg/sub/deep.py": "from ..numbers_of import Held\n\n\ndef value():\n    from pkg import numbers_of\n"
+            "    assert numbers_of.Held is Held\n    return numbers_of.VALUE\n",
+            "plain/inner.py": held,
+            "queue.py": "raise AssertionError('hides a module of Python')\n",
+        }.items():
+            (folder / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name / file).write_text(content)
+
+
+@pytest.mark.parametrize(("text", "helper"), BESIDE.values(), ids=BESIDE)
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")], ids=" then ".join)
+def test_each_folder_has_the_modules_beside_its_files(folder: Path, text: str, helper: str, order: tuple[str, str]) -> None:
+    write_two_folders(folder, f"import queue\n{text}")
+    functions = {name: resolve(f"{name}/train.py:f") for name in order}
+    digests = {name: digest_of(f"{name}/train.py:f") for name in order}
+    assert {name: functions[name]() for name in order} == {"a": 1, "b": 2}
+    assert digests["a"] != digests["b"]
+    for name in order:
+        beside = [file for file in files_of(f"{name}/train.py:f") if file.name != "train.py"]
+        assert folder / name / helper in beside
+        assert all(file.is_relative_to(folder / name) for file in beside)
+        assert digest_of(f"{name}/train.py:f") == digests[name], "a call changes no digest"
+
+
+def test_the_digest_is_the_same_where_another_folder_is_in_use(folder: Path) -> None:
+    write_two_folders(folder, BESIDE["a further helper"][0])
+    alone = digest_of("b/train.py:f")
+    forget_modules_of(folder)
+    forget_code()
+    files.LOCATIONS.folders.clear()
+    files.LOCATIONS.modules.clear()
+    sys.path[:] = [place for place in sys.path if not place.startswith(str(folder))]
+    digest_of("a/train.py:f")
+    assert digest_of("b/train.py:f") == alone
+
+
+def test_a_module_in_the_current_folder_does_not_hide_the_one_beside_a_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_two_folders(folder, BESIDE["eager"][0])
+    monkeypatch.syspath_prepend(folder)
+    (folder / "helpers.py").write_text("VALUE = 3\n")
+    (folder / "plain").mkdir()  # of data
+    (folder / "c").mkdir()
+    (folder / "c" / "train.py").write_text("import helpers\nimport my_pkg.sizes\n\n\ndef f():\n    return helpers.VALUE\n")
+    (folder / "c" / "my_pkg").mkdir()
+    (folder / "c" / "my_pkg" / "sizes").mkdir()
+    assert [resolve(f"{name}/train.py:f")() for name in ("a", "c")] == [1, 3]
+
+
+def test_packages_of_two_folders_import_what_lies_beside_them(folder: Path) -> None:
+    for name, value in (("one", 1), ("two", 2)):
+        (folder / name / f"of_{name}").mkdir(parents=True)
+        (folder / name / f"of_{name}" / "__init__.py").write_text("")
+        (folder / name / f"of_{name}" / "net.py").write_text("import shared\n\n\ndef f():\n    return shared.VALUE\n")
+        (folder / name / "shared.py").write_text(f"VALUE = {value}\n")
+    assert [resolve(f"{name}/of_{name}/net.py:f")() for name in ("one", "two")] == [1, 2]
+    assert resolve("two/of_two/net.py:f") is resolve("of_two.net:f")
+
+
+@pytest.mark.parametrize("call", ["importlib.import_module('helpers')", "importlib.import_module(f'pkg.{NAME}')"])
+def test_a_computed_import_that_would_find_another_folder_is_refused(folder: Path, call: str) -> None:
+    write_two_folders(folder, f"import importlib\n\nNAME = 'numbers_of'\n\n\ndef f():\n    return {call}.VALUE\n")
+    assert resolve("a/train.py:f")() == 1
+    with pytest.raises(UserCodeError, match=r"b/train.py: importlib.import_module finds .* in .*/a/.*; write an import"):
+        resolve("b/train.py:f")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

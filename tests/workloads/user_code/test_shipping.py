@@ -17,7 +17,7 @@ def by_value():
     import my_pkg.sizes
     return WIDTH + my_pkg.sizes.SIZE
 
-names = ["my_pkg.nets:f", "files/net.py:f", register(by_value)]
+names = ["my_pkg.nets:f", "files/net.py:f", "others/net.py:f", register(by_value)]
 found = [(name, resolve(name)(), digest_of(name)) for name in names]
 open("shipment", "wb").write(shipment())
 print(found)
@@ -40,8 +40,10 @@ SOURCES = {
     "my_pkg/__init__.py": "",
     "my_pkg/sizes.py": "SIZE = 10\n",
     "my_pkg/nets.py": "from my_pkg.sizes import SIZE\n\n\ndef f():\n    return SIZE\n",
-    "files/beside.py": "ONE = 1\n",
-    "files/net.py": "from beside import ONE\n\n\ndef f():\n    return ONE\n",
+    "files/beside.py": "NUMBER = 1\n",
+    "files/net.py": "from beside import NUMBER\n\n\ndef f():\n    return NUMBER\n",
+    "others/beside.py": "NUMBER = 2\n",
+    "others/net.py": "def f():\n    import beside\n    return beside.NUMBER\n",
     "driver.py": DRIVER,
 }
 
@@ -67,5 +69,7 @@ def test_a_worker_computes_the_same_here_and_on_other_machines(tmp_path: Path) -
     assert output("-c", WORKER, content, told, cwd=away) == told
     home.rename(tmp_path / "gone")
     assert output("-c", WORKER, content, told, cwd=away) == told
-    write(older, SOURCES | {"my_pkg/sizes.py": "SIZE = 0\n"})
-    assert output("-c", WORKER, content, told, cwd=older) == told
+    changed = dict.fromkeys(("my_pkg/sizes.py", "files/beside.py", "others/beside.py"), "NUMBER = SIZE = 0\n")
+    for folder in (older, home):
+        write(folder, SOURCES | changed)
+        assert output("-c", WORKER, content, told, cwd=folder) == told
