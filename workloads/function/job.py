@@ -119,11 +119,11 @@ class FunctionJob:
         The number of steps is part of it only where it decides at which of them a part of the training ends.
         """
         steps = {} if self.segment == WHOLE else {"steps": self.steps}
-        return {**self._code.identity(with_source=not self.version), **steps}
+        return {**self._code.identity(self.arguments, with_source=not self.version), **steps}
 
     def code_files(self) -> list[str]:
         """Returns the files of the code."""
-        return [str(file) for file in self._code.files()]
+        return [str(file) for file in self._code.files(self.arguments)]
 
     def run(self, context: Context) -> Iterator[Progress]:
         """Runs the code and yields what it reports. Whatever it raises is raised here."""

@@ -63,11 +63,11 @@ class PythonFunction:
         )
         return length_in({**defaults, **arguments})
 
-    def identity(self, *, with_source: bool) -> dict[str, str]:
+    def identity(self, arguments: Mapping[str, Any], *, with_source: bool) -> dict[str, str]:
         """Returns what the run key says about the function: its name, and a digest of its source unless that is left out."""
         return {"function": self.title} | ({SOURCE: digest_of(self.reference)} if with_source else {})
 
-    def files(self) -> list[Path]:
+    def files(self, arguments: Mapping[str, Any]) -> list[Path]:
         """Returns the files of the function's source."""
         return files_of(self.reference)
 

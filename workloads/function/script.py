@@ -3,11 +3,12 @@
 import difflib
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,14 @@ class Script:
         program = self._program(words[0])
         if shutil.which(program, path=None) is None and not (base_folder() / program).is_file():
             raise ValueError(f"command starts with {words[0]}, which is no program that can be found")
-        for word in words[1:]:
+        for word in _filled(words[1:], arguments):
+            named_file = _option_value(word)
             if (
-                word.endswith(".py")
-                and not _PLACEHOLDER.search(word)
-                and not (base_folder() / word).is_file()
+                named_file.endswith(".py")
+                and not _PLACEHOLDER.search(named_file)
+                and _file_in_base(word) is None
             ):
-                raise ValueError(f"command names {word}, but there is no such file in {base_folder()}")
+                raise ValueError(f"command names {named_file}, but there is no such file in {base_folder()}")
 
     def run(self, arguments: Mapping[str, Any], run: FunctionRun) -> None:
         """Runs the script and reports what it says. Raises `ScriptError` if it ends with another exit code than 0."""
@@ -77,40 +79,40 @@ class Script:
                 "checkpoint": process.checkpoint_folder,
                 "metrics": process.metrics_file,
             }
-            values = {name: _text(value) for name, value in {**arguments, **places}.items()}
-            first, *words = (_PLACEHOLDER.sub(lambda found: values[found[1]], word) for word in self._words())
+            first, *words = _filled(self._words(), {**arguments, **places})
             process.run([self._program(first), *words], reads_file="{metrics}" in self.command)
 
     def num_steps(self, arguments: Mapping[str, Any]) -> int | None:
         """Returns the number of steps that an argument tells; else None."""
         return length_in(arguments)
 
-    def identity(self, *, with_source: bool) -> dict[str, str]:
+    def identity(self, arguments: Mapping[str, Any], *, with_source: bool) -> dict[str, str]:
         """Returns what the run key says about the script: the command, and a digest of its files unless that is left out."""
         if not with_source:
             return {"command": self.command}
         digest = hashlib.sha256()
-        for name, file in sorted(self._sources().items()):
+        for name, file in sorted(self._sources(arguments).items()):
             digest.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\0".encode())
         return {"command": self.command, SOURCE: digest.hexdigest()[:16]}
 
-    def files(self) -> list[Path]:
+    def files(self, arguments: Mapping[str, Any]) -> list[Path]:
         """Returns the files that the command names, and what its Python files import."""
-        return sorted(set(self._sources().values()))
+        return sorted(set(self._sources(arguments).values()))
 
-    def _sources(self) -> dict[str, Path]:
-        """Returns the files that run keys cover, by word of the command and by module."""
-        words = self._words()
+    def _sources(self, arguments: Mapping[str, Any]) -> dict[str, Path]:
+        """Returns the files that run keys cover, by their name in the command and by module."""
+        words = _filled(self._words(), arguments)
         found: dict[str, Path] = {}
         for place, word in enumerate(words):
-            path = base_folder() / word
             if place > 0 and words[place - 1] == "-m" and (module := self._module(word)) is not None:
                 name, file = module
                 found |= script_files(file, name=name, folder=base_folder())
-            elif path.is_file() and word.endswith(".py"):
-                found |= script_files(path, name=word, folder=path.parent)
-            elif path.is_file() and not Path(word).is_absolute():
-                found[word] = path
+            elif (named := _file_in_base(word)) is not None:
+                path = base_folder() / named
+                if named.endswith(".py"):
+                    found |= script_files(path, name=named, folder=path.parent)
+                elif not Path(named).is_absolute():
+                    found[named] = path
         return found
 
     @staticmethod
@@ -133,6 +135,23 @@ class Script:
     @staticmethod
     def _program(word: str) -> str:
         return sys.executable if word in ("python", "python3") else word
+
+
+def _filled(words: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    """Returns the words with values in place of those placeholders that have one."""
+    texts = {name: _text(value) for name, value in values.items()}
+    return [_PLACEHOLDER.sub(lambda found: texts.get(found[1], found[0]), word) for word in words]
+
+
+def _option_value(word: str) -> str:
+    """Returns what follows the first `=`, as of `--config=conf.json`; another word as it is."""
+    return word.partition("=")[2] or word
+
+
+def _file_in_base(word: str) -> str | None:
+    """Returns the part of a word that names a file: all of it, or what follows `=`; None if there is none."""
+    # `os.path`, since a value may be no name that a file can have.
+    return next((name for name in (word, _option_value(word)) if os.path.isfile(base_folder() / name)), None)
 
 
 def _text(value: Any) -> str:

@@ -44,8 +44,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     return write_files
 
 
-def source_of(command: str) -> str:
-    return str(FunctionJob(command=command).code_identity()["source_code"])
+def source_of(command: str, **arguments: Any) -> str:
+    return str(FunctionJob(command=command, arguments=arguments).code_identity()["source_code"])
 
 
 def finish(job: FunctionJob, folder: Path, **context: Any) -> tuple[list[tuple[int, float]], Outcome, int]:
@@ -140,6 +140,39 @@ def test_the_run_key_of_a_script_follows_every_file_that_it_runs(write: Callable
     assert source_of("python train-script.py")
     (tmp_path / "old.py").write_text("print 'of Python 2'")
     assert source_of("python old.py")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["--config=conf.json", "--config={file}", "--config {file}", "--config={stem}.json", "config=settings.py", "--text {text}"],
+)
+def test_the_run_key_of_a_script_follows_files_in_options_and_arguments(write: Callable[..., None], command: str) -> None:
+    write(work="", settings="import values", values="A = 1")
+    Path("conf.json").write_text("{}")
+    given = {"file": "conf.json", "stem": "conf", "text": ["no file"] * 100}
+    arguments = {name: value for name, value in given.items() if f"{{{name}}}" in command}
+    before = source_of(f"python work.py {command}", **arguments)
+    Path("conf.json").write_text('{"lr": 1}')
+    write(values="A = 2")
+    assert (source_of(f"python work.py {command}", **arguments) != before) is ("text" not in command)
+
+
+def test_an_option_names_a_file_by_the_name_that_a_word_would(write: Callable[..., None]) -> None:
+    write(work="import sys")
+    Path("conf.json").write_text("{}")
+    digests = {source_of("python work.py " + words) for words in ("conf.json", "--config conf.json", "--config=conf.json")}
+    assert digests == {"6d9662253ebd9313"}, "run keys of earlier versions stay valid"
+
+
+@pytest.mark.parametrize("command", ["--config=gone.py", "{file}", "--config={file}"])
+def test_a_python_file_that_is_missing_is_refused(write: Callable[..., None], command: str) -> None:
+    write(work="")
+    arguments = {"file": "gone.py"} if "{" in command else {}
+    with pytest.raises(ValueError, match=r"^command names gone.py, but there is no such file"):
+        FunctionJob(command=f"python work.py {command}", arguments=arguments)
+    write(gone="")
+    assert FunctionJob(command=f"python work.py {command}", arguments=arguments)
+    assert FunctionJob(command="python work.py --config=conf-{seed}.py")
 
 
 def test_a_script_cannot_be_trained_in_parts(write: Callable[..., None]) -> None:
