@@ -312,6 +312,8 @@ class StageValidator:
                 job = self._job(header, job_class, point, found, first)
                 if job is not None:
                     yield job
+                    if others and (message := getattr(job.workload, "seeds_problem", "")):
+                        self._report_once({"seeds": message}, point)
                     yield from (_with_seed(job, seed) for seed in others)
 
     def _points(self, job_class: type[Any], proposal: Proposal) -> Iterator[Point]:
@@ -357,9 +359,8 @@ class StageValidator:
         """Returns whether the command line replaced the table that an axis of the spec was written for."""
         return key not in self.changed and any(self._present(key).startswith(f"{c.removesuffix('.name')}.") for c in self.changed)
 
-    def _check_kinds(self, workload: Any, found: ResolvedTables, point: Point) -> None:
-        """Reports references to runs that do not leave what the job reads, each key and kind once."""
-        problems = kind_problems(workload, {parent.run_key: parent.kind for parent in found.parents})
+    def _report_once(self, problems: Mapping[str, str], point: Point) -> None:
+        """Reports problems of jobs by key; a point of the grid may have the same ones as another."""
         for key, message in problems.items():
             if (key, message) not in self._reported:
                 self._reported.add((key, message))
@@ -373,7 +374,7 @@ class StageValidator:
             # The numbers of such a job depend on how many workers share a batch, so the number enters its run key.
             workload = replace(workload, workers=header.resources.workers)
         if found.parents:
-            self._check_kinds(workload, found, point)
+            self._report_once(kind_problems(workload, {parent.run_key: parent.kind for parent in found.parents}), point)
         resolved, identity = encode(workload), encode(workload, identity_only=True)
         key = key_of(header.kind, identity)
         return Job(

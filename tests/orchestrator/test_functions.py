@@ -301,6 +301,21 @@ def test_a_script_may_write_its_metrics_and_files(tmp_path: Path, monkeypatch: p
     assert ["damaged" in said for said in damages(results)] == [True]
 
 
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("python work.py", "import json, os\nprint(json.dumps({'drawn': int(os.environ['PRUNEYARD_SEED'])}))"),
+        ("python work.py {seed}", "import json, sys\nprint(json.dumps({'drawn': int(sys.argv[1])}))"),
+    ],
+)
+def test_a_script_gets_its_seed_by_its_environment_or_by_its_command(
+    command: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    results = script_study(tmp_path, text, command, seeds=[3, 7])
+    assert sorted(last(results, "val/drawn").values()) == [3, 7]
+
+
 def test_a_script_that_fails_is_a_failed_run_with_the_end_of_its_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +346,14 @@ def test_a_script_that_fails_is_a_failed_run_with_the_end_of_its_output(
         (
             {"command": "python work.py", "function": "a:b"},
             "command: is 'python work.py' beside the function a:b",
+        ),
+        (
+            {"command": "python work.py", "seeds": 2},
+            "seeds: is more than one, but the command has no {seed}, .*put {seed} into the command, or let the script read",
+        ),
+        (
+            {"command": "python work.py {lr}", "seeds": [0, 3], "grid": {"arguments.lr": [1, 2]}},
+            "^[^;]*seeds: is more than one[^;]*; put {seed} [^;]*$",
         ),
         ({}, "function: is missing; it must be package.module:name"),
     ],

@@ -113,6 +113,11 @@ class FunctionJob:
         whole = self.steps or self._code.num_steps(self.arguments)
         return None if whole is None else self.segment.end(whole)
 
+    @property
+    def seeds_problem(self) -> str:
+        """Why runs with different seeds would be the same; empty where nothing says so."""
+        return self._code.seeds_problem(self.arguments)
+
     def code_identity(self) -> dict[str, str | int]:
         """Returns what the run key says about the code: its name, and a digest of its source unless `version` is given.
 

@@ -63,6 +63,10 @@ class PythonFunction:
         )
         return length_in({**defaults, **arguments})
 
+    def seeds_problem(self, arguments: Mapping[str, Any]) -> str:
+        """Returns no problem: the global generators are seeded before every call."""
+        return ""
+
     def identity(self, arguments: Mapping[str, Any], *, with_source: bool) -> dict[str, str]:
         """Returns what the run key says about the function: its name, and a digest of its source unless that is left out."""
         return {"function": self.title} | ({SOURCE: digest_of(self.reference)} if with_source else {})

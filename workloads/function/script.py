@@ -15,7 +15,7 @@ from typing import Any
 
 from pruneyard.workloads.function.function_run import FunctionRun
 from pruneyard.workloads.function.lengths import length_in
-from pruneyard.workloads.function.script_process import ScriptProcess
+from pruneyard.workloads.function.script_process import SEED_VARIABLE, ScriptProcess
 from pruneyard.workloads.user_code.files import base_folder
 from pruneyard.workloads.user_code.identity import SOURCE
 from pruneyard.workloads.user_code.source_code import file_in, script_files
@@ -30,9 +30,10 @@ class Script:
     """A command with placeholders for its arguments, run from the folder in which the study was started, without a shell.
 
     Each line of its output that is a JSON object is a report: `{"step": 3, "train/loss": 0.2, "accuracy": 0.9}`. Beside the
-    arguments, `{seed}` is the seed; `{metrics}` the path of a file whose lines are reports, in place of the output; `{artifact}`
-    a folder whose files become part of the run; `{checkpoint}` a folder whose files are saved after each report, and that a
-    resumed run finds as it was at its last checkpoint. `python` is the interpreter that runs pruneyard.
+    arguments, `{seed}` is the seed, as is the environment variable `PRUNEYARD_SEED`; `{metrics}` the path of a file whose lines
+    are reports, in place of the output; `{artifact}` a folder whose files become part of the run; `{checkpoint}` a folder whose
+    files are saved after each report, and that a resumed run finds as it was at its last checkpoint. `python` is the interpreter
+    that runs pruneyard.
     """
 
     command: str
@@ -85,6 +86,19 @@ class Script:
     def num_steps(self, arguments: Mapping[str, Any]) -> int | None:
         """Returns the number of steps that an argument tells; else None."""
         return length_in(arguments)
+
+    def seeds_problem(self, arguments: Mapping[str, Any]) -> str:
+        """Returns why runs with different seeds would be the same; empty where the text of the script mentions the seed."""
+        if "{seed}" in self.command or SEED_VARIABLE in self.command:
+            return ""
+        words = _filled(self._words(), arguments)
+        named = [base_folder() / name for name in map(_file_in_base, words) if name is not None]
+        if any(SEED_VARIABLE.encode() in file.read_bytes() for file in {*self.files(arguments), *named}):
+            return ""
+        return (
+            f"is more than one, but the command has no {{seed}}, and no file that it names reads {SEED_VARIABLE}, so all runs "
+            f"would be the same; put {{seed}} into the command, or let the script read the environment variable {SEED_VARIABLE}"
+        )
 
     def identity(self, arguments: Mapping[str, Any], *, with_source: bool) -> dict[str, str]:
         """Returns what the run key says about the script: the command, and a digest of its files unless that is left out."""

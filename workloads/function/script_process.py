@@ -24,6 +24,7 @@ from pruneyard.workloads.user_code.files import base_folder
 POLL_S = 0.2  # how often the file of metrics is read, and a stop is looked for
 GRACE_S = 30.0  # for a script to end after SIGTERM
 SHOWN_LINES = 20  # of output, in the error of a script that failed
+SEED_VARIABLE = "PRUNEYARD_SEED"  # in the environment of the script
 UNREPORTED = ".pruneyard-unreported"  # in the checkpoint folder, only while it is saved or restored
 
 
@@ -81,7 +82,12 @@ class ScriptProcess:
         with self._errors.open("wb") as errors:
             # In a session of its own, so that Ctrl-C reaches the study only, and all its processes can be ended.
             self._popen = subprocess.Popen(
-                words, stdout=subprocess.PIPE, stderr=errors, cwd=base_folder(), start_new_session=True
+                words,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=base_folder(),
+                env={**os.environ, SEED_VARIABLE: str(self._run.seed)},
+                start_new_session=True,
             )
         assert self._popen.stdout is not None
         self._stdout = _Lines(self._popen.stdout.fileno())

@@ -175,6 +175,29 @@ def test_a_python_file_that_is_missing_is_refused(write: Callable[..., None], co
     assert FunctionJob(command="python work.py --config=conf-{seed}.py")
 
 
+@pytest.mark.parametrize(
+    ("command", "is_seeded"),
+    [
+        ("python work.py --seed={seed}", True),
+        ("python work.py", False),
+        ("python -m package.main", True),
+        ("python imports.py", True),
+        ("bash {file}", True),
+        ("env SEED={seed} true", True),
+        ("python work.py {file}", True),
+        ("true", False),
+    ],
+)
+def test_a_script_has_several_seeds_where_its_text_mentions_the_seed(
+    write: Callable[..., None], tmp_path: Path, command: str, is_seeded: bool
+) -> None:
+    read = "import os\nos.environ['PRUNEYARD_SEED']"
+    write(work="", imports="import helper", helper=read, package____init__="", package__main=read)
+    (tmp_path / "run.sh").write_text("python work.py --seed $PRUNEYARD_SEED")
+    arguments = {"file": str(tmp_path / "run.sh")} if "{file}" in command else {}
+    assert (FunctionJob(command=command, arguments=arguments).seeds_problem == "") is is_seeded
+
+
 def test_a_script_cannot_be_trained_in_parts(write: Callable[..., None]) -> None:
     write(work="")
     with pytest.raises(ValueError, match="command cannot be trained in parts"):
