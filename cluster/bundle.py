@@ -20,7 +20,7 @@ def write_bundle(folder: Path, *, spec: str, code: Mapping[str, Path]) -> None:
     for name, source in {**code, **source_files()}.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        shutil.copy(source, target)  # with its mode: a command may start a file
     _write_metadata(folder)
     (folder / SPEC).write_text(spec, encoding="utf-8")
     (folder / PINS).write_text(json.dumps(installed(), indent=1), encoding="utf-8")

@@ -126,7 +126,7 @@ def submit(
     caches: further options of `run`, see `cache_arguments`.
     python: interpreter on the cluster; None to choose the first one that has the packages.
     """
-    folder = folder_on_cluster(out, spec)
+    folder, code = folder_on_cluster(out, spec), code_of(spec)
     # The same jobs in the same folder give the same prefix, by which the server finds a study that already runs.
     identity = "\n".join([folder, *sorted(job.key for job in spec.jobs)])
     prefix = f"{spec.name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
@@ -136,7 +136,7 @@ def submit(
     mode = "" if asks_for_token(access) else "export RAY_AUTH_MODE=disabled; "
     known = {view.job_id for view in server.views()}
     with tempfile.TemporaryDirectory(prefix="pruneyard-") as scratch:
-        write_bundle(Path(scratch), spec=spec.to_yaml(), code=files_to_copy(Path.cwd()))
+        write_bundle(Path(scratch), spec=spec.to_yaml(), code=code)
         chosen = shlex.quote(_checked_interpreter(server, Path(scratch), folder=folder, pin=pin, python=python))
         check = f"{chosen} -m pruneyard.cluster.pins {PINS} && " if pin != "none" else ""
         run = f'run {SPEC} --out {folder} --address "$RAY_ADDRESS"{caches}'
@@ -149,6 +149,22 @@ def submit(
     note = Note(job_id=view.job_id, address=access.address, study=spec.name, out=view.metadata.get("out", ""))
     write_note(note)
     return view, view.job_id not in known
+
+
+def code_of(spec: "Spec") -> dict[str, Path]:
+    """Returns the files of the user's code that a spec needs, by path below the current folder, which the job's folder replaces.
+
+    Raises `UsageError` for a file of a command that cannot be sent.
+    """
+    found: dict[str, Path] = {}
+    for job in spec.jobs:
+        try:
+            found |= job.workload.files_to_copy() if hasattr(job.workload, "files_to_copy") else {}
+        except ValueError as error:
+            raise UsageError(f"command: {error}") from error
+    for name in sorted({SPEC, PINS} & found.keys()):
+        raise UsageError(f"command: needs {found[name]}, but the cluster keeps a file of its own as {name}; rename it")
+    return {**files_to_copy(Path.cwd()), **found}
 
 
 CHOSEN = "pruneyard-interpreter: "

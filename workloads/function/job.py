@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -129,6 +130,13 @@ class FunctionJob:
     def code_files(self) -> list[str]:
         """Returns the files of the code."""
         return [str(file) for file in self._code.files(self.arguments)]
+
+    def files_to_copy(self) -> dict[str, Path]:
+        """Returns the files of a script that other machines need, by their path below the current folder.
+
+        Raises `ValueError` for a file that cannot be sent. The files of a function are those of its modules.
+        """
+        return Script(self.command).files_to_copy(self.arguments) if self.command else {}
 
     def run(self, context: Context) -> Iterator[Progress]:
         """Runs the code and yields what it reports. Whatever it raises is raised here."""

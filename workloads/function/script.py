@@ -113,6 +113,23 @@ class Script:
         """Returns the files that the command names, and what its Python files import."""
         return sorted(set(self._sources(arguments).values()))
 
+    def files_to_copy(self, arguments: Mapping[str, Any]) -> dict[str, Path]:
+        """Returns the files that other machines need, by their path below the current folder, in which the command runs there.
+
+        Raises `ValueError` for a file that the command would not find there: one outside the folder, or named by its whole path.
+        Other files that are named by whole paths, such as data, must be on every machine.
+        """
+        found, folder = {}, base_folder()
+        for name, file in self._sources(arguments).items():
+            place = Path(os.path.normpath(file))
+            if Path(name).is_absolute() or not place.is_relative_to(folder):
+                raise ValueError(
+                    f"needs {file}, which a cluster would not find: only files below {folder} are sent, and found by relative "
+                    "paths; move it there, and name it by such a path"
+                )
+            found[place.relative_to(folder).as_posix()] = place
+        return found
+
     def _sources(self, arguments: Mapping[str, Any]) -> dict[str, Path]:
         """Returns the files that run keys cover, by their name in the command and by module."""
         words = _filled(self._words(), arguments)
