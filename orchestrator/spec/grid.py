@@ -107,7 +107,7 @@ def _with_value(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], 
     if not rest:
         return {**tables, head: value}
     if is_free_table(hints_of(cls)[head]):
-        return {**tables, head: _with_free_value(tables.get(head), rest, value)}
+        return {**tables, head: with_free_value(tables.get(head), rest, value)}
     table = as_table(tables.get(head))
     if plugin_of(hints_of(cls)[head]) is not None and "name" not in table and head in defaults_of(cls):
         table = {"name": name_of(defaults_of(cls)[head]), **table}
@@ -118,10 +118,11 @@ def _with_value(cls: type[Any], tables: Mapping[str, Any], path: Sequence[str], 
     return {**tables, head: _with_value(inner, table, rest, value)}
 
 
-def _with_free_value(table: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
+def with_free_value(table: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Returns a copy of a table with any keys in which the value at a path is set; missing tables on the path are created."""
     head, *rest = path
     inner = dict(table) if isinstance(table, Mapping) else {}
-    return {**inner, head: _with_free_value(inner.get(head), rest, value) if rest else value}
+    return {**inner, head: with_free_value(inner.get(head), rest, value) if rest else value}
 
 
 def as_table(table: Any) -> dict[str, Any]:

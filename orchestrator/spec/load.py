@@ -17,6 +17,7 @@ from pruneyard.orchestrator.spec.plugin_files import PLUGINS, add_plugin_files, 
 from pruneyard.orchestrator.spec.references import UpstreamRuns, parent_of_job
 from pruneyard.orchestrator.spec.resolved import stage_tables
 from pruneyard.orchestrator.spec.stage import NAME_PATTERN, Stage
+from pruneyard.orchestrator.spec.stage_changes import changes_of_stage, comes_from_a_stage
 from pruneyard.orchestrator.spec.stage_order import refused_references
 from pruneyard.orchestrator.spec.validation import StageValidator
 from pruneyard.orchestrator.spec.yaml_document import (
@@ -155,16 +156,20 @@ def _load_stages(
     if "name" not in tables:
         raise SpecError(document.origin, [Problem(0, "name", "is missing; it must be text")])
     shared = {key: value for key, value in tables.items() if key != "stages"}
-    everywhere = [key for key in (*overrides, *axes) if key.split(".")[0] not in stages and key not in tables]
+    everywhere = [key for key in overrides if key.split(".")[0] not in stages and key not in tables]
+    everywhere += [key for key in axes if key.split(".")[0] not in stages]
     taken: set[str] = set()
+    kept: set[str] = set()
     problems = _invalid_stage_names(document, stages) + _unused_keys(document, shared, stages)
     stages_so_far: list[Stage] = []
     for name, table in stages.items():
         fields = frozenset() if KEY in table else _job_fields(table.get("kind"))  # chosen settings have all tables already
         inherited = {key: value for key, value in shared.items() if key in SHARED_KEYS or key in fields}
         given = {*fields, *(key for key in SHARED_KEYS if key in table or key in shared)}
-        shares = [key for key in everywhere if key.split(".")[0] in given]
-        stage_overrides, stage_axes = (_of_stage(name, changes, shares) for changes in (overrides, axes))
+        own = {key for key in everywhere if key.split(".")[0] in fields and comes_from_a_stage(key, table, stages)}
+        kept |= own
+        shares = [key for key in everywhere if key.split(".")[0] in given and key not in own]
+        stage_overrides, stage_axes = (changes_of_stage(name, changes, shares) for changes in (overrides, axes))
         own_tables, changed = apply_overrides({**inherited, **table}, stage_overrides, stage_axes)
         settled = [before for before in stages_so_far if before.learning is None]  # jobs of a search are not known yet
         if known is not None and not known[name].candidates:
@@ -196,6 +201,9 @@ def _load_stages(
     if problems:
         raise SpecError(document.origin, problems)
     if known is None and (unknown := [key for key in everywhere if key not in taken]):
+        if unknown[0] in kept:
+            rule = f"every stage that has it takes it from another stage; give STAGE.{unknown[0]} to replace that"
+            raise UsageError(f"{unknown[0]}: {rule} (from an override)")
         heads = [*stages, *shared]
         hint = nearest(unknown[0].partition(".")[0], heads)
         rule = f"names no stage and applies to no job of any; with stages it may start with one of {', '.join(heads)}{hint}"
@@ -210,12 +218,6 @@ def _load_stages(
         decide=decide if waits else None,
         origin=document.origin,
     )
-
-
-def _of_stage(name: str, changes: Mapping[str, Any], shares: Sequence[str]) -> dict[str, Any]:
-    """Returns the changes of a stage: those that start with its name, before those that apply to several stages."""
-    own = {key.removeprefix(f"{name}."): value for key, value in changes.items() if key.startswith(f"{name}.")}
-    return {key: changes[key] for key in shares if key in changes} | own
 
 
 def _decided(

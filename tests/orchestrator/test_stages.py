@@ -174,6 +174,20 @@ def test_a_key_without_a_stage_applies_where_a_job_has_it() -> None:
         )
 
 
+@each_case("axis", ["data", "data.name"])
+def test_an_axis_over_data_is_added_to_stages_whose_data_come_from_no_other_stage(axis: str) -> None:
+    spec = load_spec(CHAIN, axes={axis: ["digits", "mnist"]})
+    assert sorted(job.described["data"] for job in of_stage(spec, "distil")) == 4 * ["digits"] + 4 * ["mnist"]
+    assert {job.described["data"] for job in of_stage(spec, "train")} == {"synthetic"}
+
+
+@each_case("changes", [{"axes": {"input": ["digits"]}}, {"overrides": {"input": {"from": "elsewhere"}}}])
+def test_a_change_for_all_stages_replaces_no_reference_to_a_stage(changes: dict[str, Any]) -> None:
+    trust = {"kind": "calibrate", "input": {"from": "train"}, "method": "temperature"}
+    said = complaints({**CHAIN, "stages": {**CHAIN["stages"], "trust": trust}}, **changes)
+    assert "input: every stage that has it takes it from another stage; give STAGE.input to replace that" in said
+
+
 def test_a_renamed_key_without_a_stage_applies_too() -> None:
     spec = load_spec(CHAIN, overrides={"unknowns": ["noise"]})
     assert [len(job.workload.ood) for job in of_stage(spec, "train")] == [1, 1, 1, 1]

@@ -1,0 +1,34 @@
+"""Knows which changes of the command line a stage takes: those with its name, and those that apply to several stages."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from pruneyard.orchestrator.spec.grid import with_free_value
+from pruneyard.orchestrator.spec.references import find_references
+from pruneyard.orchestrator.spec.renamed_keys import present_key, spec_with_present_keys
+from pruneyard.workloads.plugins import find_job
+
+
+def changes_of_stage(name: str, changes: Mapping[str, Any], shares: Sequence[str]) -> dict[str, Any]:
+    """Returns the changes of a stage: those that start with its name, before those that apply to several stages."""
+    own = {key.removeprefix(f"{name}."): value for key, value in changes.items() if key.startswith(f"{name}.")}
+    return {key: changes[key] for key in shares if key in changes} | own
+
+
+def comes_from_a_stage(key: str, table: Mapping[str, Any], stages: Collection[str]) -> bool:
+    """Returns whether a stage takes what it has at a dotted key from another stage; a change for all stages then leaves it.
+
+    table: the stage as written, of a known kind.
+    """
+    job_class = find_job(table["kind"])
+    key = present_key(job_class, table, key).removesuffix(".name")
+    tables = spec_with_present_keys(job_class, table)
+    variants, grid = tables.get("variants"), tables.get("grid")
+    choices = [tables, *(variants if isinstance(variants, list) else [])]
+    for axis, values in grid.items() if isinstance(grid, Mapping) else ():
+        choices += [with_free_value({}, axis.split("."), value) for value in (values if isinstance(values, list) else [])]
+    return any(
+        reference.get("from") in stages and (place == key or place.startswith((f"{key}.", f"{key}[")))
+        for choice in choices
+        for place, reference in find_references(choice, "")
+    )
