@@ -17,7 +17,7 @@ from pruneyard.orchestrator.spec.plugin_files import PLUGINS, add_plugin_files, 
 from pruneyard.orchestrator.spec.references import UpstreamRuns, parent_of_job
 from pruneyard.orchestrator.spec.resolved import stage_tables
 from pruneyard.orchestrator.spec.stage import NAME_PATTERN, Stage
-from pruneyard.orchestrator.spec.stage_changes import changes_of_stage, comes_from_a_stage
+from pruneyard.orchestrator.spec.stage_changes import changes_of_stage, comes_from_a_stage, refuse_bare_stages
 from pruneyard.orchestrator.spec.stage_order import refused_references
 from pruneyard.orchestrator.spec.validation import StageValidator
 from pruneyard.orchestrator.spec.yaml_document import (
@@ -155,6 +155,7 @@ def _load_stages(
         raise SpecError(document.origin, [Problem(line, "stages", f"is {short_json(stages)}; {rule}")])
     if "name" not in tables:
         raise SpecError(document.origin, [Problem(0, "name", "is missing; it must be text")])
+    refuse_bare_stages([*overrides, *axes], stages)
     shared = {key: value for key, value in tables.items() if key != "stages"}
     everywhere = [key for key in overrides if key.split(".")[0] not in stages and key not in tables]
     everywhere += [key for key in axes if key.split(".")[0] not in stages]

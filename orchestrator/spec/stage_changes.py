@@ -3,10 +3,18 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.grid import with_free_value
 from pruneyard.orchestrator.spec.references import find_references
 from pruneyard.orchestrator.spec.renamed_keys import present_key, spec_with_present_keys
 from pruneyard.workloads.plugins import find_job
+
+
+def refuse_bare_stages(keys: Sequence[str], stages: Collection[str]) -> None:
+    """Raises `UsageError` for a change of a whole stage."""
+    for key in keys:
+        if key in stages:
+            raise UsageError(f"{key}: is a stage; give {key}.KEY, such as {key}.seeds (from an override)")
 
 
 def changes_of_stage(name: str, changes: Mapping[str, Any], shares: Sequence[str]) -> dict[str, Any]:

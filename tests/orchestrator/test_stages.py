@@ -188,6 +188,11 @@ def test_a_change_for_all_stages_replaces_no_reference_to_a_stage(changes: dict[
     assert "input: every stage that has it takes it from another stage; give STAGE.input to replace that" in said
 
 
+@each_case("changes", [{"axes": {"train": [1, 2]}}, {"overrides": {"train": {"seeds": 2}}}])
+def test_the_name_of_a_stage_alone_is_no_key(changes: dict[str, Any]) -> None:
+    assert "train: is a stage; give train.KEY, such as train.seeds" in complaints(CHAIN, **changes)
+
+
 def test_a_renamed_key_without_a_stage_applies_too() -> None:
     spec = load_spec(CHAIN, overrides={"unknowns": ["noise"]})
     assert [len(job.workload.ood) for job in of_stage(spec, "train")] == [1, 1, 1, 1]
