@@ -6,7 +6,7 @@ from functools import partial
 from os import PathLike
 from typing import Any
 
-from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
+from pruneyard.orchestrator.errors import Problem, SpecError
 from pruneyard.orchestrator.spec.best_runs import RunResults
 from pruneyard.orchestrator.spec.changed_code import refuse_changed_code
 from pruneyard.orchestrator.spec.chosen_settings import KEY
@@ -17,7 +17,12 @@ from pruneyard.orchestrator.spec.plugin_files import PLUGINS, add_plugin_files, 
 from pruneyard.orchestrator.spec.references import UpstreamRuns, parent_of_job
 from pruneyard.orchestrator.spec.resolved import stage_tables
 from pruneyard.orchestrator.spec.stage import NAME_PATTERN, Stage
-from pruneyard.orchestrator.spec.stage_changes import changes_of_stage, comes_from_a_stage, refuse_bare_stages
+from pruneyard.orchestrator.spec.stage_changes import (
+    changes_of_stage,
+    comes_from_a_stage,
+    refuse_bare_stages,
+    unused_change,
+)
 from pruneyard.orchestrator.spec.stage_order import refused_references
 from pruneyard.orchestrator.spec.validation import StageValidator
 from pruneyard.orchestrator.spec.yaml_document import (
@@ -56,7 +61,7 @@ class Spec:
         """Returns the spec with the jobs of every stage whose choices among earlier runs can be made by the runs of a folder."""
         if self.decide is None:
             return self
-        return replace(self.decide(RunResults(folder)), plugins=self.plugins)
+        return replace(self.decide(RunResults(folder)), plugins=self.plugins, tables=self.tables)
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -96,7 +101,7 @@ def load_spec(
 
     source: a file, the name of a packaged spec, tables, or a loaded spec.
     overrides: one value for each dotted key. In a spec with stages a key may start with the name of a stage; without one it
-        applies to every stage with a job that has it.
+        applies to every stage with a job that has it, but replaces no reference to another stage.
     axes: axes that are added to the grid, or replace axes of it.
 
     Files of plug-ins that `overrides` gives as `plugins` are added to those of the spec.
@@ -146,8 +151,8 @@ def _load_stages(
 
     results: by which references choose among runs. known: the stages as they are without results.
     """
-    tables = {**document.tables, **{key: value for key, value in overrides.items() if key in document.tables}}
-    stages = tables["stages"]
+    tables = document.tables
+    stages = overrides.get("stages", tables["stages"])
     tables_given = isinstance(stages, Mapping) and all(isinstance(table, Mapping) for table in stages.values())
     if not stages or not tables_given:
         rule = "it must be a table of stages, each a table with a kind, such as {train: {kind: sparse, ...}}"
@@ -157,21 +162,21 @@ def _load_stages(
         raise SpecError(document.origin, [Problem(0, "name", "is missing; it must be text")])
     refuse_bare_stages([*overrides, *axes], stages)
     shared = {key: value for key, value in tables.items() if key != "stages"}
-    everywhere = [key for key in overrides if key.split(".")[0] not in stages and key not in tables]
-    everywhere += [key for key in axes if key.split(".")[0] not in stages]
+    everywhere = [key for key in (*overrides, *axes) if key.split(".")[0] not in stages and key != "stages"]
     taken: set[str] = set()
     kept: set[str] = set()
     problems = _invalid_stage_names(document, stages) + _unused_keys(document, shared, stages)
+    changed_stages: dict[str, Mapping[str, Any]] = {}
     stages_so_far: list[Stage] = []
     for name, table in stages.items():
         fields = frozenset() if KEY in table else _job_fields(table.get("kind"))  # chosen settings have all tables already
         inherited = {key: value for key, value in shared.items() if key in SHARED_KEYS or key in fields}
         given = {*fields, *(key for key in SHARED_KEYS if key in table or key in shared)}
-        own = {key for key in everywhere if key.split(".")[0] in fields and comes_from_a_stage(key, table, stages)}
-        kept |= own
-        shares = [key for key in everywhere if key.split(".")[0] in given and key not in own]
-        stage_overrides, stage_axes = (changes_of_stage(name, changes, shares) for changes in (overrides, axes))
-        own_tables, changed = apply_overrides({**inherited, **table}, stage_overrides, stage_axes)
+        heads = {key: key.split(".")[0] for key in everywhere}
+        referring = {key for key, head in heads.items() if head in fields and comes_from_a_stage(key, table, stages)}
+        kept |= referring
+        shares = [key for key, head in heads.items() if head in given and key not in referring]
+        own_tables, changed = apply_overrides({**inherited, **table}, *changes_of_stage(name, overrides, axes, shares))
         settled = [before for before in stages_so_far if before.learning is None]  # jobs of a search are not known yet
         if known is not None and not known[name].candidates:
             stages_so_far.append(known[name])
@@ -199,23 +204,18 @@ def _load_stages(
         elif known is not None:
             stage = replace(stage, candidates=known[name].candidates)
         stages_so_far.append(stage)
+        changed_stages[name] = validator.without_useless_axes(own_tables)
     if problems:
         raise SpecError(document.origin, problems)
     if known is None and (unknown := [key for key in everywhere if key not in taken]):
-        if unknown[0] in kept:
-            rule = f"every stage that has it takes it from another stage; give STAGE.{unknown[0]} to replace that"
-            raise UsageError(f"{unknown[0]}: {rule} (from an override)")
-        heads = [*stages, *shared]
-        hint = nearest(unknown[0].partition(".")[0], heads)
-        rule = f"names no stage and applies to no job of any; with stages it may start with one of {', '.join(heads)}{hint}"
-        raise UsageError(f"{unknown[0]}: {rule} (from an override)")
+        raise unused_change(unknown[0], [*stages, *shared], is_kept=unknown[0] in kept)
     without_results = known or {str(stage.name): stage for stage in stages_so_far}
     decide = partial(_decided, document, overrides, axes, known=without_results)
     waits = any(stage.candidates for stage in stages_so_far)
     return Spec(
         name=stages_so_far[0].header.name,
         stages=tuple(stages_so_far),
-        tables=tables,
+        tables={**tables, "stages": changed_stages},
         decide=decide if waits else None,
         origin=document.origin,
     )

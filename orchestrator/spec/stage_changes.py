@@ -8,6 +8,7 @@ from pruneyard.orchestrator.spec.grid import with_free_value
 from pruneyard.orchestrator.spec.references import find_references
 from pruneyard.orchestrator.spec.renamed_keys import present_key, spec_with_present_keys
 from pruneyard.workloads.plugins import find_job
+from pruneyard.workloads.user_code.nearest import nearest
 
 
 def refuse_bare_stages(keys: Sequence[str], stages: Collection[str]) -> None:
@@ -17,10 +18,29 @@ def refuse_bare_stages(keys: Sequence[str], stages: Collection[str]) -> None:
             raise UsageError(f"{key}: is a stage; give {key}.KEY, such as {key}.seeds (from an override)")
 
 
-def changes_of_stage(name: str, changes: Mapping[str, Any], shares: Sequence[str]) -> dict[str, Any]:
-    """Returns the changes of a stage: those that start with its name, before those that apply to several stages."""
-    own = {key.removeprefix(f"{name}."): value for key, value in changes.items() if key.startswith(f"{name}.")}
-    return {key: changes[key] for key in shares if key in changes} | own
+def changes_of_stage(
+    name: str, overrides: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], shares: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
+    """Returns the overrides and axes of a stage: those with its name, before those in `shares`, which several stages take."""
+    own_overrides, own_axes = (
+        {key.removeprefix(f"{name}."): value for key, value in changes.items() if key.startswith(f"{name}.")}
+        for changes in (overrides, axes)
+    )
+    others = [key for key in shares if key not in own_overrides and key not in own_axes]
+    return (
+        {key: overrides[key] for key in others if key in overrides} | own_overrides,
+        {key: axes[key] for key in others if key in axes} | own_axes,
+    )
+
+
+def unused_change(key: str, known: Sequence[str], *, is_kept: bool) -> UsageError:
+    """Returns the error for a change that no stage takes. is_kept: whether stages have the key, all from another stage."""
+    if is_kept:
+        rule = f"every stage that has it takes it from another stage; give STAGE.{key} to replace that"
+    else:
+        hint = nearest(key.partition(".")[0], known)
+        rule = f"names no stage and applies to no job of any; with stages it may start with one of {', '.join(known)}{hint}"
+    return UsageError(f"{key}: {rule} (from an override)")
 
 
 def comes_from_a_stage(key: str, table: Mapping[str, Any], stages: Collection[str]) -> bool:

@@ -147,7 +147,7 @@ class StageValidator:
             check_steps(header, search, jobs, self.log)
         if self.log.problems or header is None:
             return None
-        tables = self._without_axes(self.useless_axes)
+        tables = self.without_useless_axes(self.tables)
         if search is None or not search.learns:
             return Stage(name=self.name, header=header, jobs=tuple(jobs), tables=tables, places=self.log)
         known = search_identity(search, [job.key for job in jobs])
@@ -184,10 +184,10 @@ class StageValidator:
                 self.log.add(f"search.space.{key}", "is an axis of the grid too; it must be in one of the two")
         return search.without([key for key in search.space if self._present(key) in self.changed]) if search else None
 
-    def _without_axes(self, axes: Sequence[str]) -> Mapping[str, Any]:
+    def without_useless_axes(self, tables: Mapping[str, Any]) -> Mapping[str, Any]:
         """Returns the tables without axes that apply to nothing after the command line's changes, so that they load again."""
-        grid = {key: values for key, values in (self.tables.get("grid") or {}).items() if key not in axes}
-        return {**self.tables, "grid": grid} if axes else self.tables
+        grid = {key: values for key, values in (tables.get("grid") or {}).items() if self.applies_to_a_job(key)}
+        return {**tables, "grid": grid} if self.useless_axes else tables
 
     def _header(self) -> Header | None:
         job_fields = frozenset(hints_of(self.job_class)) - {"seed"} if self.job_class else frozenset(self.tables)

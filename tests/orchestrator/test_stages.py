@@ -188,6 +188,30 @@ def test_a_change_for_all_stages_replaces_no_reference_to_a_stage(changes: dict[
     assert "input: every stage that has it takes it from another stage; give STAGE.input to replace that" in said
 
 
+def test_a_change_of_a_key_beside_the_stages_reaches_stages_with_tables_of_their_own() -> None:
+    """Data that come from another stage are replaced by a key with the name of the stage alone."""
+    own = {**TRAIN, "data": {**DIGITS, "max_train": 100}, "seeds": 3, "grid": {"data.max_test": [20, 30]}}
+    tables = {**CHAIN, "seeds": 2, "stages": {**CHAIN["stages"], "own": own}}
+    spec = load_spec(tables, overrides={"data": "mnist", "seeds": [5], "name": "other"})
+    assert {(job.stage, job.described["data"], job.workload.seed) for job in spec.jobs} == {
+        ("distil", "mnist", 5),
+        ("train", "synthetic", 5),
+        ("own", "mnist", 5),
+    }
+    assert (spec.name, len(of_stage(spec, "own"))) == ("other", 2)
+    again = load_spec(spec, overrides={"train.data": "digits", "distil.method.ipc": 1})
+    assert [job.described["data"] for job in again.jobs] == ["mnist", "digits", "mnist", "mnist"]
+    for spec_as_run in (spec, again):
+        assert [job.key for job in load_spec(parse_value(spec_as_run.to_yaml())).jobs] == [job.key for job in spec_as_run.jobs]
+
+
+def test_a_change_of_one_stage_comes_before_one_for_all() -> None:
+    of_one = {"train.model.width": [5, 6], "distil.data": ["digits"]}
+    spec = load_spec(CHAIN, overrides={"model.width": 4, "data": "mnist"}, axes=of_one)
+    assert [job.resolved["model"]["width"] for job in of_stage(spec, "train")] == 4 * [5] + 4 * [6]
+    assert {job.described["data"] for job in of_stage(spec, "distil")} == {"digits"}
+
+
 @each_case("changes", [{"axes": {"train": [1, 2]}}, {"overrides": {"train": {"seeds": 2}}}])
 def test_the_name_of_a_stage_alone_is_no_key(changes: dict[str, Any]) -> None:
     assert "train: is a stage; give train.KEY, such as train.seeds" in complaints(CHAIN, **changes)
