@@ -9,6 +9,7 @@ from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.progress.display import Display
 from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.codec import short_json
+from pruneyard.orchestrator.spec.yaml_document import plain
 from pruneyard.reports.location import Location
 from pruneyard.workloads.user_code.errors import UserCodeError
 from pruneyard.workloads.user_code.identity import identity_name
@@ -61,8 +62,8 @@ def sweep(
             `python train.py --lr {lr} --seed {seed}`. A function of a notebook or of the script that calls this is sent to
             workers by value. Its runs are found again if it is handed over again unchanged, but other processes, such as
             `pruneyard resume`, cannot run it.
-        space: for each argument a list of values, all of which are run; a distribution for the search, `{low, high, log, int}` or
-            `{choices: [...]}`; or one value. With a search, a list is a choice.
+        space: for each argument a list, range or array of values, all of which are run; a distribution for the search,
+            `{low, high, log, int}` or `{choices: [...]}`; or one value. With a search, a list is a choice.
         seeds: a number (3 means 0, 1, 2) or a list.
         search, scheduler: tables of a spec, or the name alone. A metric without a split is one of `val`.
         resources: what one trial takes.
@@ -82,9 +83,10 @@ def sweep(
     tables: dict[str, Any] = {"kind": "function", "seeds": seeds, "steps": steps, "version": version}
     tables |= _code(function)
     tables["name"] = name or _name_of(function)
-    grid, sampled, constants = _parts(space or {}, is_searched=search is not None)
+    space = plain(space or {}, "space")
+    grid, sampled, constants = _parts(space, is_searched=search is not None)
     tables["arguments"] = {**(arguments or {}), **constants}
-    if twice := [key for key in arguments or {} if key in (space or {})]:
+    if twice := [key for key in arguments or {} if key in space]:
         raise UsageError(f"arguments.{twice[0]}: is in the space too; it must be in one of the two")
     tables["grid"] = {f"arguments.{key}": values for key, values in grid.items()}
     if search is not None:
@@ -139,12 +141,12 @@ def _parts(
         if isinstance(value, Mapping) and any(keys <= value.keys() for keys in _SAMPLED):
             if not is_searched:
                 raise UsageError(
-                    f"space.{key}: is {dict(value)}, which a search samples; give one, such as "
+                    f"space.{key}: is {value}, which a search samples; give one, such as "
                     "search={'name': 'random', 'max_trials': 20}, or a list of values"
                 )
             sampled[key] = value
-        elif isinstance(value, list | tuple):
-            (sampled if is_searched else grid)[key] = {"choices": list(value)} if is_searched else list(value)
+        elif isinstance(value, list):
+            (sampled if is_searched else grid)[key] = {"choices": value} if is_searched else value
         else:
             constants[key] = value
     return grid, sampled, constants

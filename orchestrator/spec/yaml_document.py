@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date, time
 from io import StringIO
 from os import PathLike
 from typing import Any
@@ -16,6 +17,7 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from pruneyard.orchestrator.errors import Problem, SpecError, UsageError
 from pruneyard.orchestrator.spec.packaged import packaged_specs, packaged_text
 from pruneyard.reports.location import Location, located
+from pruneyard.reports.objects import ObjectPath
 from pruneyard.workloads.user_code.errors import UserCodeError
 
 _DESCRIPTIONS = {
@@ -118,25 +120,40 @@ def describe_yaml_error(error: YAMLError) -> str:
     return next((words for sign, words in _DESCRIPTIONS.items() if sign in raw), problem or raw.splitlines()[0])
 
 
-def plain(value: Any) -> Any:
-    """Converts tuples, sets, dates, paths and NumPy scalars to plain tables, lists, numbers and text.
+def plain(value: Any, key: str = "") -> Any:
+    """Converts tuples, sets, ranges, dates, paths, and NumPy arrays and tensors of one axis to plain lists, numbers and text.
 
     A class or function becomes its reference, see `pruneyard.workloads.user_code.registration.register`. Raises `UsageError` for
-    one that cannot be sent to worker processes.
+    one that cannot be sent to worker processes, and for any other value. key: the dotted key of the value, for messages.
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]
+        return {str(name): plain(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return [plain(item, f"{key}[{place}]") for place, item in enumerate(value)]
     if inspect.isclass(value) or inspect.isroutine(value):
         return _reference(value)
     # bool comes before int, of which it is a subclass.
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
-    if value is None or not hasattr(value, "item"):
-        return None if value is None else str(value)
-    return plain(value.item())
+    if value is None:
+        return None
+    if isinstance(value, date | time | PathLike | ObjectPath):
+        return str(value)
+    return plain(_from_array(value, key), key)
+
+
+def _from_array(value: Any, key: str) -> Any:
+    """Returns the number of a NumPy scalar, or the list of an array or tensor of one axis. Raises `UsageError` for others."""
+    num_axes = getattr(value, "ndim", None)
+    if hasattr(value, "tolist") and num_axes in (0, 1):
+        content = value.tolist()
+        if type(content) is not type(value):  # NumPy's longdouble has no type of Python
+            return content
+    found = f" of {num_axes} axes" if isinstance(num_axes, int) and num_axes > 1 else ""
+    rule = "it must be a number, text, true or false, null, a list, a table, a date, a path, a class or a function"
+    arrays = "NumPy arrays and tensors of one axis are lists"
+    raise UsageError(f"{key or 'value'}: is a {type(value).__name__}{found}; {rule}; {arrays}")
 
 
 def _reference(code: Any) -> str:
