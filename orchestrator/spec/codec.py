@@ -93,6 +93,11 @@ def is_free_table(hint: Any) -> bool:
     return get_origin(hint) is Mapping
 
 
+def takes_any_table(hint: Any) -> bool:
+    """Returns whether a field takes, possibly beside or within other values, a table with any keys."""
+    return hint in (Any, dict, Mapping) or get_origin(hint) in (dict, Mapping) or any(map(takes_any_table, get_args(hint)))
+
+
 def plugin_of(hint: Any) -> Plugin | None:
     """Returns the plug-in marker of a field's type; None where the field is not chosen by name."""
     if not isinstance(hint, type) and get_origin(hint) is Annotated:  # most hints are types, and asking them is fast

@@ -4,17 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pruneyard.orchestrator.spec.references import (
-    ChainError,
-    ResolvedTables,
-    UpstreamRuns,
-    find_references,
-    is_reference,
-)
+from pruneyard.orchestrator.spec.reference_places import find_references, is_reference
+from pruneyard.orchestrator.spec.references import ChainError, ResolvedTables, UpstreamRuns
 from pruneyard.orchestrator.spec.run_key import canonical
 
 
-def with_data_of_runs(found: ResolvedTables, written: Mapping[str, Any], key: str, earlier: UpstreamRuns) -> ResolvedTables:
+def with_data_of_runs(
+    job_class: type[Any], found: ResolvedTables, written: Mapping[str, Any], key: str, earlier: UpstreamRuns
+) -> ResolvedTables:
     """Returns tables in which `data` is that of the runs at `key`, unless the spec gives it.
 
     The runs that the data rests on become parents too, such as that of a synthetic set. Raises `ChainError` for runs on
@@ -31,7 +28,7 @@ def with_data_of_runs(found: ResolvedTables, written: Mapping[str, Any], key: st
         raise ChainError("data", f"is missing; {key} names {names}, which share no data, so it must be given")
     folder = earlier.folder(written[key]) or written[key].get("folder") or ""
     data = _in_results(runs[0].resolved["data"], folder)
-    named = [earlier.runs_by_key(reference, at) for at, reference in find_references(data, "data")]
+    named = [earlier.runs_by_key(reference, at) for at, reference in find_references(job_class, {"data": data})]
     parents = {parent.run_key: parent for parent in (*found.parents, *(run for group in named for run in group))}
     return replace(found, tables={**found.tables, "data": data}, parents=tuple(parents.values()))
 

@@ -19,6 +19,7 @@ from pruneyard.orchestrator.spec.codec import decode, hints_of, plugin_of, short
 from pruneyard.orchestrator.spec.predicted_splits import choose, lacked_in, lacked_splits
 from pruneyard.orchestrator.spec.problem_log import ProblemLog, join_keys
 from pruneyard.orchestrator.spec.reference_keys import REFERENCE, SOURCES
+from pruneyard.orchestrator.spec.reference_places import find_references, is_reference
 from pruneyard.orchestrator.spec.run_filter import runs_with, why_none
 from pruneyard.orchestrator.spec.run_key import canonical
 from pruneyard.orchestrator.spec.run_values import NO_VALUE, keys_of_runs, value_at
@@ -287,11 +288,6 @@ def _locate_folder(source: str, key: str) -> Location:
         raise ChainError(key, f"is {short_json(source)}: {error}") from error
 
 
-def is_reference(table: Any) -> bool:
-    """Returns whether a table names earlier runs. A table that may name runs and does not has an empty list `runs`."""
-    return isinstance(table, Mapping) and ("from" in table or (isinstance(table.get("runs"), list) and bool(table["runs"])))
-
-
 def name_sources(job_class: type[Any], tables: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the tables with the name of the data source added to references that stand in place of data without a name."""
     hints = hints_of(job_class)
@@ -309,18 +305,18 @@ def _is_source(hint: Any) -> bool:
 
 
 def resolve_references(
-    tables: Mapping[str, Any], earlier: UpstreamRuns, splits: Mapping[str, Sequence[str]] | None = None
+    job_class: type[Any], tables: Mapping[str, Any], earlier: UpstreamRuns, splits: Mapping[str, Sequence[str]]
 ) -> Iterator[ResolvedTables]:
     """Yields the resolved tables of one point of the grid, once for each combination of referenced runs. Raises `ChainError`.
 
     splits: those of which the runs of a reference must have predictions, by its key.
     """
-    references = dict(find_references(tables, ""))
+    references = dict(find_references(job_class, tables))
     if not references:
         yield ResolvedTables(tables=tables, parents=(), seed=None)
         return
     reference_ids = {key: canonical([table.get(n) for n in (*REFERENCE, "runs")]) for key, table in references.items()}
-    groups = {reference_ids[key]: earlier.groups(table, key, (splits or {}).get(key, ())) for key, table in references.items()}
+    groups = {reference_ids[key]: earlier.groups(table, key, splits.get(key, ())) for key, table in references.items()}
     first = next(iter(references.values()))
     # Over the ids of references and not over their places, so that equal references mean the same run.
     for choice in itertools.product(*groups.values()):
@@ -332,20 +328,8 @@ def resolve_references(
         )
 
 
-def find_references(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yields dotted key and table of every reference to earlier runs in tables at `key`."""
-    if is_reference(value):
-        yield key, value
-    elif isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from find_references(item, join_keys(key, name))
-    elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from find_references(item, f"{key}[{place}]")
-
-
 def _replace_references(value: Any, key: str, chosen: Mapping[str, Sequence[Parent]], earlier: UpstreamRuns) -> Any:
-    if is_reference(value):
+    if key in chosen:
         parents = chosen[key]
         table = {name: item for name, item in value.items() if name not in REFERENCE}
         table["runs"] = [parent.run_key for parent in parents]
@@ -370,10 +354,15 @@ def lineage(identity: Any, parents: Mapping[str, Parent]) -> Any:
     """
     if isinstance(identity, Mapping):
         return {
-            name: _describe_runs(item, parents) if name == "runs" and item else lineage(item, parents)
+            name: _describe_runs(item, parents) if name == "runs" and _are_known(item, parents) else lineage(item, parents)
             for name, item in identity.items()
         }
     return [lineage(item, parents) for item in identity] if isinstance(identity, list) else identity
+
+
+def _are_known(runs: Any, parents: Mapping[str, Parent]) -> bool:
+    """Returns whether a value under `runs` lists parents. Arguments of a function may have this name too."""
+    return isinstance(runs, list) and bool(runs) and all(isinstance(run, str) and run in parents for run in runs)
 
 
 def _describe_runs(runs: Sequence[str], parents: Mapping[str, Parent]) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.orchestrator.spec.grid import with_free_value
-from pruneyard.orchestrator.spec.references import find_references
+from pruneyard.orchestrator.spec.reference_places import find_references
 from pruneyard.orchestrator.spec.renamed_keys import present_key, spec_with_present_keys
 from pruneyard.workloads.plugins import find_job
 from pruneyard.workloads.user_code.nearest import nearest
@@ -58,5 +58,5 @@ def comes_from_a_stage(key: str, table: Mapping[str, Any], stages: Collection[st
     return any(
         reference.get("from") in stages and (place == key or place.startswith((f"{key}.", f"{key}[")))
         for choice in choices
-        for place, reference in find_references(choice, "")
+        for place, reference in find_references(job_class, choice)
     )

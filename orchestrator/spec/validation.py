@@ -307,7 +307,7 @@ class StageValidator:
         for point in self._points(job_class, proposal):
             applied |= point.applied
             points.append(point)
-            for found in self._resolve(point):
+            for found in self._resolve(job_class, point):
                 first, *others = self._seeds(header, found)
                 job = self._job(header, job_class, point, found, first)
                 if job is not None:
@@ -336,14 +336,15 @@ class StageValidator:
         model = getattr(job.workload, "described", {}).get("model")
         return {"model": {"name": model}} if model else {}
 
-    def _resolve(self, point: Point) -> list[ResolvedTables]:
+    def _resolve(self, job_class: type[Any], point: Point) -> list[ResolvedTables]:
         try:
-            needed = getattr(self.job_class, "splits_of_inputs", None)
-            resolved = list(resolve_references(point.tables, self.earlier, needed(point.tables) if needed else {}))
-            if (key := getattr(self.job_class, "data_of", None)) is not None:
-                resolved = [with_data_of_runs(found, point.tables, key, self.earlier) for found in resolved]
+            needed = getattr(job_class, "splits_of_inputs", None)
+            splits = needed(point.tables) if needed else {}
+            resolved = list(resolve_references(job_class, point.tables, self.earlier, splits))
+            if (key := getattr(job_class, "data_of", None)) is not None:
+                resolved = [with_data_of_runs(job_class, found, point.tables, key, self.earlier) for found in resolved]
             # A file of outputs of several models makes a job for each.
-            separate = getattr(self.job_class, "tables_of_jobs", lambda tables: [tables])
+            separate = getattr(job_class, "tables_of_jobs", lambda tables: [tables])
             return [replace(found, tables=tables) for found in resolved for tables in separate(found.tables)]
         except ChainError as error:
             self.log.with_origins(point.origins).add(error.key, error.message)
