@@ -11,6 +11,7 @@ from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.errors import SpecError, UsageError
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.testing.cases import each_case
+from pruneyard.workloads.data.array_file import ArrayFile
 
 
 def spec(**fields: Any) -> dict[str, Any]:
@@ -95,6 +96,9 @@ def test_arrays_handed_over_are_resumed_by_another_process_and_keyed_by_content(
         ((np.zeros((4, 2)), [0, 0, 0, 0]), r"data: y has only the class 0"),
         ((np.full((4, 2), np.nan), [0, 1, 0, 1]), r"data: X, row 0, column 0 is nan"),
         (np.zeros((4, 2)), r"data: train is a ndarray; it must be a pair of inputs and labels, \(X, y\)"),
+        ((np.ma.masked_equal([[1.0, 0.0], [0.0, 2.0]], 0.0), [0, 1]), r"data: X has masked entries, 2 of 4; fill them in,"),
+        ((np.ones((2, 2)), np.ma.masked_equal([0, 1], 1)), r"data: y has masked entries, 1 of 2"),
+        ((np.zeros((4, 6, 5, 3), np.uint8), [0, 1, 0, 1]), r"their colours last; .*, as in X\.transpose\(0, 3, 1, 2\)"),
         ({"train": (np.zeros((4, 2)), [0, 1, 0, 1]), "dev": 1}, r"data: 'dev' names no split; it must be one of train, val,"),
         ({"test": (np.zeros((4, 2)), [0, 1, 0, 1])}, r"data: train is missing; the splits are test"),
         ({"train": (np.zeros((4, 2)), [0, 1, 0, 1]), "test": (np.zeros((1, 3)), [0])}, r"rows of X of test are float32 \(3,\)"),
@@ -103,6 +107,14 @@ def test_arrays_handed_over_are_resumed_by_another_process_and_keyed_by_content(
 def test_arrays_handed_over_that_do_not_fit_are_refused(data: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         run(spec(), tmp_path / "out", data=data, local=True)
+
+
+@each_case("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_tensors_of_any_precision_are_taken_and_arrays_with_nothing_masked(kind: torch.dtype) -> None:
+    inputs = torch.tensor([[0.5, 1.0], [2.0, 4.0]])
+    expected = ArrayFile.of((inputs, [0, 1])).digest
+    assert ArrayFile.of((inputs.to(kind), torch.tensor([0.0, 1.0]).to(kind))).digest == expected
+    assert ArrayFile.of((np.ma.masked_equal(inputs.numpy(), 3.0), [0, 1])).digest == expected
 
 
 def test_changed_arrays_are_refused_and_wrong_ones_are_named_by_key_file_and_array(tmp_path: Path) -> None:

@@ -40,8 +40,10 @@ class ArrayFile:
         for part, pair in parts.items():
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise ValueError(f"{part} is a {type(pair).__name__}; it must be a pair of inputs and labels, (X, y)")
-        inputs, labels = ({part: _as_array(pair[index]) for part, pair in parts.items()} for index in (0, 1))
         names = {part: (f"X of {part}", f"y of {part}") for part in parts} if isinstance(data, Mapping) else {"train": ("X", "y")}
+        inputs, labels = (
+            {part: _as_array(pair[index], names[part][index]) for part, pair in parts.items()} for index in (0, 1)
+        )
         splits, found = splits_of(inputs, labels, names=names, classes=classes)
         return cls(splits=splits, classes=found)
 
@@ -67,6 +69,12 @@ class ArrayFile:
         return found
 
 
-def _as_array(values: Any) -> Array:
-    """Returns what was handed over as an array; a tensor is copied to the CPU."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+def _as_array(values: Any, name: str) -> Array:
+    """Returns what was handed over as an array; a tensor is copied to the CPU. Raises `ValueError` for masked entries."""
+    if isinstance(values, np.ma.MaskedArray) and (num_masked := int(np.ma.getmaskarray(values).sum())):
+        raise ValueError(f"{name} has masked entries, {num_masked} of {values.size}; fill them in, or leave their rows out")
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        if values.is_floating_point() and values.dtype.itemsize < 4:  # NumPy has no bfloat16, and inputs become float32 anyway
+            values = values.float()
+    return np.asarray(values)

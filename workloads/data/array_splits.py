@@ -14,11 +14,12 @@ PARTS = ("train", "val", "calib", "test")
 Array = npt.NDArray[np.generic]
 
 
-def as_inputs(values: Array, name: str, *, channels: str = "first") -> Images:
+def as_inputs(values: Array, name: str, *, channels: str | None = None) -> Images:
     """Returns inputs (N, ...) as a split holds them: uint8 images (N, C, H, W), or float32 features.
 
     values: images, uint8 of three axes (grey) or four; or features, any other numbers of at least two axes.
-    channels: the axis of the colours of images, "first" or "last". name: of the array, for messages.
+    channels: the axis of the colours of images, "first" or "last"; None where only the first can be given. name: of the array,
+        for messages.
 
     Raises `ValueError` for another shape or type, and for a feature that is not a finite number.
     """
@@ -34,7 +35,8 @@ def as_inputs(values: Array, name: str, *, channels: str = "first") -> Images:
     if values.dtype == np.uint8 and values.ndim in (3, 4):
         images = values if values.ndim == 4 else values[:, None]
         if images.shape[1] > 4 >= images.shape[3]:
-            raise ValueError(f"{name} has the shape {values.shape}, images with their colours last; set channels: last")
+            rule = "set channels: last" if channels else "they must come first, as in X.transpose(0, 3, 1, 2)"
+            raise ValueError(f"{name} has the shape {values.shape}, images with their colours last; {rule}")
         return np.ascontiguousarray(images, dtype=np.uint8)
     with np.errstate(over="ignore"):  # refused below, by place
         features = np.ascontiguousarray(values, dtype=np.float32)
@@ -56,12 +58,12 @@ def splits_of(
     *,
     names: Mapping[str, tuple[str, str]],
     classes: tuple[str, ...] = (),
-    channels: str = "first",
+    channels: str | None = None,
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
     """Returns the splits of arrays by the names in `PARTS`, as far as they are given, and the names of the classes.
 
     Rows are numbered through train, val and calib, so that no two of these have one number; those of test are numbered anew.
-    names: what messages call the inputs and the labels of each split.
+    names: what messages call the inputs and the labels of each split. channels: as for `as_inputs`.
     Raises `ValueError` for arrays that are no inputs, no classes, or do not fit each other.
     """
     given = [part for part in PARTS if part in inputs]
