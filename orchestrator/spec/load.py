@@ -162,7 +162,8 @@ def _load_stages(
         raise SpecError(document.origin, [Problem(0, "name", "is missing; it must be text")])
     refuse_bare_stages([*overrides, *axes], stages)
     shared = {key: value for key, value in tables.items() if key != "stages"}
-    everywhere = [key for key in (*overrides, *axes) if key.split(".")[0] not in stages and key != "stages"]
+    everywhere = [key for key in overrides if key.split(".")[0] not in stages and key != "stages"]
+    everywhere += [key for key in axes if key.split(".")[0] not in stages]
     taken: set[str] = set()
     kept: set[str] = set()
     problems = _invalid_stage_names(document, stages) + _unused_keys(document, shared, stages)

@@ -38,7 +38,8 @@ def unused_change(key: str, known: Sequence[str], *, is_kept: bool) -> UsageErro
     if is_kept:
         rule = f"every stage that has it takes it from another stage; give STAGE.{key} to replace that"
     else:
-        hint = nearest(key.partition(".")[0], known)
+        head = key.partition(".")[0]
+        hint = "" if head in known else nearest(head, known)
         rule = f"names no stage and applies to no job of any; with stages it may start with one of {', '.join(known)}{hint}"
     return UsageError(f"{key}: {rule} (from an override)")
 

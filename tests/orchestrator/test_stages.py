@@ -212,6 +212,13 @@ def test_a_change_of_one_stage_comes_before_one_for_all() -> None:
     assert {job.described["data"] for job in of_stage(spec, "distil")} == {"digits"}
 
 
+@each_case("axis", ["stages", "name", "resources.cpus"])
+def test_an_axis_over_what_no_job_has_is_refused(axis: str) -> None:
+    said = complaints({**CHAIN, "resources": {"cpus": 1}}, axes={axis: [1, 2]})
+    assert f"{axis}: names no stage and applies to no job of any" in said
+    assert "did you mean" not in said
+
+
 @each_case("changes", [{"axes": {"train": [1, 2]}}, {"overrides": {"train": {"seeds": 2}}}])
 def test_the_name_of_a_stage_alone_is_no_key(changes: dict[str, Any]) -> None:
     assert "train: is a stage; give train.KEY, such as train.seeds" in complaints(CHAIN, **changes)
