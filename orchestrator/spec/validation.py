@@ -6,14 +6,7 @@ from typing import Any
 
 from pruneyard.orchestrator.spec.advice import advice
 from pruneyard.orchestrator.spec.chosen_settings import KEY, chosen_settings
-from pruneyard.orchestrator.spec.codec import (
-    decode,
-    encode,
-    given_twice,
-    hints_of,
-    old_keys_of,
-    short_json,
-)
+from pruneyard.orchestrator.spec.codec import decode, encode, given_twice, hints_of, old_keys_of, short_json
 from pruneyard.orchestrator.spec.combination import check_combination, check_steps, warn_of_slips
 from pruneyard.orchestrator.spec.data_of_runs import with_data_of_runs
 from pruneyard.orchestrator.spec.description import describe_job
