@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from pruneyard.orchestrator.results import Results
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.reports.layout import RunFolder
 from pruneyard.workloads.deploy.files import load
+from pruneyard.workloads.networks.finished import Blueprint
+from pruneyard.workloads.networks.model_source import check_sources, sources_of
 from pruneyard.workloads.plugins import find
 from pruneyard.workloads.user_code import files
 from pruneyard.workloads.user_code.registration import register
@@ -215,6 +218,52 @@ def test_a_study_is_trained_exported_and_calibrated_and_not_run_again(folder: Pa
     assert result.code == 0, result.err
     torch.testing.assert_close(load(folder / "net.safetensors").run(images), found.network(images))
     assert run(Path("out/spec.yaml"), "out", local=True).runs()["attempt"].max() == 1
+
+
+def test_a_finished_network_is_not_rebuilt_by_other_code_than_it_was_trained_with(folder: Path, pruneyard: Pruneyard) -> None:
+    before = set(sys.modules)
+    soup = {"kind": "merge", "input": {"from": "train", "over": "siblings"}, "method": "uniform", "masks": "union"}
+    train = {key: SPEC[key] for key in ("kind", "method", "budget", "model")}
+    results = run({"name": "own", "data": SPEC["data"], "stages": {"train": train, "soup": soup}}, "out", local=True)
+    keys = results.runs().set_index("kind")["run_key"]
+    network = results.network(keys["merge"])
+    images = torch.rand(3, 1, 8, 8)
+    exported = pruneyard("export", "out", "--network", keys["merge"], "--format", "dense", "--out", "net.safetensors")
+    assert exported.code == 0, exported.err
+
+    forget(before)
+    (folder / "nets.py").write_text(NETS.replace("self.head(self.body(images))", "-self.head(self.body(images))"))
+    message = rf"the source of nets.py:Net, {folder}/nets.py, {folder}/sizes.py, has changed since .*; restore that source"
+    for key in keys:
+        with pytest.raises(UsageError, match=message):
+            results.network(key)
+    with pytest.raises(ValueError, match=message):
+        load(folder / "net.safetensors")
+    probe = {"name": "own", "kind": "probe", "input": {"runs": [keys["merge"]], "folder": "out"}, "method": "heavy_tail"}
+    (failed,) = run(probe, "probed", local=True).runs()["error"]
+    assert re.search(message, failed)
+
+    forget(before)
+    (folder / "nets.py").write_text(NETS)
+    torch.testing.assert_close(results.network(keys["merge"])(images), network(images))
+
+
+def test_a_finished_network_whose_source_was_not_recorded_is_rebuilt(folder: Path) -> None:
+    blueprint = Blueprint(model={"name": "nets.py:Net"}, image_shape=(1, 8, 8), num_outputs=10, mean=(0.0,), std=(1.0,))
+    assert Blueprint.of_table(blueprint.table) == blueprint
+    assert "sources" not in blueprint.table
+    assert isinstance(blueprint.empty_network(), nn.Module)
+    base = {"name": "narrowed", "base": {"name": "nets.py:Net"}, "channels": []}
+    with pytest.raises(ValueError, match=r"the source of nets.py:Net, .* has changed"):
+        replace(blueprint, model=base, sources={"nets.py:Net": "0" * 16}).empty_network()
+
+
+def test_a_new_version_of_an_installed_package_is_said_and_not_refused(caplog: pytest.LogCaptureFixture) -> None:
+    model = find("models", "torch.nn:Flatten")()
+    assert list(sources_of(model)) == ["torch.nn:Flatten"]
+    check_sources(model, {"torch.nn:Flatten": "0" * 16})
+    assert "the installed version of the package of torch.nn:Flatten has changed since" in caplog.text
+    assert sources_of(find("models", "mlp")()) == {}
 
 
 def test_a_class_handed_over_from_python_is_trained_once(folder: Path) -> None:

@@ -32,7 +32,8 @@ class Header:
 
 def pack(finished: FinishedNetwork, tensors: Mapping[str, Tensor], *, format: str) -> bytes:
     """Returns the content of a file with these tensors and a header."""
-    header = {"version": VERSION, "format": format, **asdict(finished.blueprint)}
+    described = {name: value for name, value in asdict(finished.blueprint).items() if value or name != "sources"}
+    header = {"version": VERSION, "format": format, **described}
     # safetensors refuses tensors that are not contiguous.
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     content: bytes = safetensors.torch.save(contiguous, metadata={_KEY: json.dumps(header)})

@@ -1,7 +1,7 @@
 """A finished network for inference: the rebuilt model with its trained weights, zero outside their masks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from pruneyard.workloads.masks.masks import prunable_layers, prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.flops import forward_flops, network_macs
 from pruneyard.workloads.networks.functions import fixed_inputs
+from pruneyard.workloads.networks.model_source import check_sources
 from pruneyard.workloads.networks.weight_reads import weights_read_directly
 from pruneyard.workloads.plugins import find
 
@@ -28,6 +29,7 @@ class Blueprint:
     std: tuple[float, ...]
     prunable: tuple[str, ...] = ()  # patterns of the weights that were pruned; () for all
     pixels: bool = True  # whether inputs are pixels; otherwise they are features
+    sources: Mapping[str, str] = field(default_factory=dict)  # of models of the user's own, see `model_source.sources_of`
 
     @classmethod
     def of_table(cls, table: Mapping[str, Any]) -> "Blueprint":
@@ -52,25 +54,30 @@ class Blueprint:
             std=std,
             prunable=tuple(str(pattern) for pattern in table.get("prunable", ())),
             pixels=bool(table.get("pixels", True)),  # missing in manifests of earlier versions
+            sources=dict(table.get("sources", {})),
         )
 
     @property
     def table(self) -> dict[str, Any]:
         """Plain data for a manifest, from which `of_table` restores the blueprint."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if not self.prunable:
-            del values["prunable"]
-        return {"family": "models", **values}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        neutral = [name for name in ("prunable", "sources") if not values[name]]
+        return {"family": "models", **{name: value for name, value in values.items() if name not in neutral}}
 
     @property
     def builder(self) -> ModelBuilder:
-        """The model plug-in of the table. Raises `ValueError` if the table does not describe a model."""
+        """The model plug-in of the table.
+
+        Raises `ValueError` if the table does not describe a model, or the source of a model of the user's own has changed.
+        """
         try:
-            return _built(self.model)
+            builder = _built(self.model)
         except TypeError as error:
             raise ValueError(
                 f"model is {dict(self.model)}, which does not fit that model: {error}"
             ) from error
+        check_sources(builder, self.sources)
+        return builder
 
     @property
     def original(self) -> "Blueprint":
@@ -83,7 +90,7 @@ class Blueprint:
     def empty_network(self) -> nn.Module:
         """Returns the network in evaluation mode on the meta device, without sampling or storing weights.
 
-        Raises `ValueError` if the table does not describe a model.
+        Raises `ValueError` as `builder` does.
         """
         builder = self.builder
         with torch.device("meta"):

@@ -16,6 +16,7 @@ from pruneyard.workloads.metrics.classification import class_counts, reliability
 from pruneyard.workloads.metrics.detection import extra_probability
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.finished import Blueprint
+from pruneyard.workloads.networks.model_source import sources_of
 from pruneyard.workloads.parents import Predictions
 from pruneyard.workloads.plugins import table_of
 from pruneyard.workloads.training.final_network import final_logits, final_network
@@ -153,6 +154,7 @@ def outcome_of(
             std=data.std,
             prunable=training.recipe.prunable,
             pixels=data.pixels,
+            sources=sources_of(model),
         ).table,
         files=_files(training),
     )
