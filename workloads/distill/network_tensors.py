@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pruneyard.workloads.distill.distiller import DistillContext
+from pruneyard.workloads.networks.unsaved_tensors import fill_unsaved
 
 
 def prefixed_tensors(prefix: str, network: nn.Module) -> dict[str, Tensor]:
@@ -15,9 +16,14 @@ def prefixed_tensors(prefix: str, network: nn.Module) -> dict[str, Tensor]:
 
 def rebuild_network(prefix: str, tensors: Mapping[str, Tensor], context: DistillContext) -> nn.Module:
     """Builds the context's model with copies of the prefixed tensors, in training mode on their device."""
+
+    def build() -> nn.Module:
+        return context.model.build(image_shape=context.real.split.image_shape, num_classes=context.real.num_classes)
+
     with torch.device("meta"):
-        network = context.model.build(image_shape=context.real.split.image_shape, num_classes=context.real.num_classes)
+        network = build()
     own = {name.removeprefix(prefix): tensor.clone() for name, tensor in tensors.items() if name.startswith(prefix)}
     # A network on the meta device has no memory to copy into; it takes the tensors themselves.
     network.load_state_dict(own, assign=True)
+    fill_unsaved(network, build, device=context.device)
     return network.requires_grad_()

@@ -14,6 +14,7 @@ from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.flops import forward_flops, network_macs
 from pruneyard.workloads.networks.functions import fixed_inputs
 from pruneyard.workloads.networks.model_source import check_sources
+from pruneyard.workloads.networks.unsaved_tensors import fill_unsaved
 from pruneyard.workloads.networks.weight_reads import weights_read_directly
 from pruneyard.workloads.plugins import find
 
@@ -92,9 +93,12 @@ class Blueprint:
 
         Raises `ValueError` as `builder` does.
         """
-        builder = self.builder
         with torch.device("meta"):
-            return builder.build(image_shape=self.image_shape, num_classes=self.num_outputs).eval()
+            return self.build().eval()
+
+    def build(self) -> nn.Module:
+        """Returns a new network on the default device. Raises `ValueError` as `builder` does."""
+        return self.builder.build(image_shape=self.image_shape, num_classes=self.num_outputs)
 
 
 def _built(table: Mapping[str, Any]) -> ModelBuilder:
@@ -141,6 +145,7 @@ class FinishedNetwork:
         network = blueprint.empty_network() if network is None else network
         choose_prunable(network, blueprint.prunable)
         load_weights(network, applied)
+        fill_unsaved(network, blueprint.build)
         return cls(blueprint=blueprint, network=network, masks=dict(masks))
 
     @cached_property
@@ -155,7 +160,7 @@ class FinishedNetwork:
             return self
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = blueprint.builder.build(image_shape=blueprint.image_shape, num_classes=blueprint.num_outputs)
+            network = blueprint.build()
         return FinishedNetwork(blueprint=blueprint, network=network.eval().requires_grad_(False), masks={})
 
     @cached_property
@@ -195,12 +200,9 @@ class FinishedNetwork:
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Assigns `weights` to all parameters and buffers. Raises `ValueError` if names or shapes differ."""
+    """Assigns `weights` to all parameters and saved buffers. Raises `ValueError` if names or shapes differ."""
     try:
         network.load_state_dict(dict(weights), strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(f"the weights do not fit the model: {error}") from error
-    left = [name for name, buffer in network.named_buffers() if buffer.device.type == "meta"]
-    if left:
-        raise ValueError(f"the weights lack {', '.join(left)}, which the model does not save")
     network.requires_grad_(False)
