@@ -28,6 +28,7 @@ FORMAT_VERSION = 3
 PREFIX = "step-"
 FILES = ("model.safetensors", "state.pt")
 META = "meta.json"
+_SHARED = "shared"  # the first name of each tensor that is the same memory, by its later names; it is stored once
 
 
 class CheckpointError(ValueError):
@@ -119,8 +120,9 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     # torch.save does not report a full disk as an OSError, so it writes into memory first
     state = io.BytesIO()
     torch.save(dict(checkpoint.state), state)
+    shared = _shared(checkpoint.tensors)
     try:
-        save_file({k: t.contiguous() for k, t in checkpoint.tensors.items()}, folder / "model.safetensors")
+        save_file({k: t.contiguous() for k, t in checkpoint.tensors.items() if k not in shared}, folder / "model.safetensors")
     except SafetensorError as error:
         found = re.search(r"os error (\d+)", str(error))
         if found is None:
@@ -130,6 +132,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     (folder / "state.pt").write_bytes(content)
     digests = {"model.safetensors": _digest(folder / "model.safetensors"), "state.pt": hashlib.sha256(content).hexdigest()}
     meta = {"format": FORMAT_VERSION, "step": checkpoint.step, "sha256": digests, **checkpoint.meta}
+    if shared:
+        meta[_SHARED] = shared
     (folder / META).write_text(json.dumps(meta), encoding="utf-8")
 
 
@@ -147,12 +151,21 @@ def read_checkpoint(folder: Path, device: torch.device, *, name: str) -> Checkpo
                     f"checkpoint {name} is damaged: {file} does not have the digest it was written with"
                 )
         tensors = load_file(folder / "model.safetensors", device=str(device))
+        tensors |= {name: tensors[first].clone() for name, first in meta.get(_SHARED, {}).items()}
         state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except Exception as error:  # the readers of the three formats raise many types on a damaged file
         raise CheckpointError(f"checkpoint {name} cannot be read: {error!r}") from error
     return Checkpoint(step=meta["step"], tensors=tensors, state=state, meta=meta)
+
+
+def _shared(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Returns the first name of each tensor that is the same memory as an earlier one, as tied weights are, by its own name."""
+    firsts: dict[tuple[Any, ...], str] = {}
+    names = {n: (t.device, t.data_ptr(), t.dtype, t.shape, t.stride()) for n, t in tensors.items() if t.numel()}
+    found = {name: firsts.setdefault(key, name) for name, key in names.items()}
+    return {name: first for name, first in found.items() if name != first}
 
 
 def damaged(readers: Sequence[Callable[[], Checkpoint]]) -> list[CheckpointError]:

@@ -16,6 +16,7 @@ from pruneyard.workloads.deploy.compressed import pack_csr, unpack
 from pruneyard.workloads.deploy.dead_units import resize
 from pruneyard.workloads.deploy.format import Exported, Format
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.networks.shared_tensors import first_names, with_later_names
 from pruneyard.workloads.plugins import find
 
 VERSION = 1
@@ -34,8 +35,9 @@ def pack(finished: FinishedNetwork, tensors: Mapping[str, Tensor], *, format: st
     """Returns the content of a file with these tensors and a header."""
     described = {name: value for name, value in asdict(finished.blueprint).items() if value or name != "sources"}
     header = {"version": VERSION, "format": format, **described}
-    # safetensors refuses tensors that are not contiguous.
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    later = first_names(finished.network)
+    # safetensors refuses tensors that are not contiguous, or share memory.
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items() if name not in later}
     content: bytes = safetensors.torch.save(contiguous, metadata={_KEY: json.dumps(header)})
     return content
 
@@ -90,6 +92,7 @@ def read_network(path: Path) -> FinishedNetwork:
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     weights, masks = unpack(safetensors.torch.load_file(path), shapes)
     if header.format == "compact":
+        weights = with_later_names(network, weights)  # layers that get a size of their own share nothing
         resize(network, weights)
     return FinishedNetwork.of(header.blueprint, weights=weights, masks=masks, network=network)
 

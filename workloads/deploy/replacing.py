@@ -30,14 +30,14 @@ def fit_with_dense_layers(dense: Mapping[str, str], finished: FinishedNetwork) -
 
 def with_kernels(finished: FinishedNetwork, kernels: Mapping[str, tuple[str, Kernel]]) -> Exported:
     """Returns the network with layers replaced by named kernels, by weight; all other layers stay unchanged."""
-    replacements = {
-        id(finished.network.get_parameter(name)): make(finished.layers[name], finished.masks[name])
-        for name, (_, make) in kernels.items()
-    }
+    replaced = {id(finished.network.get_parameter(name)): (make, finished.masks[name]) for name, (_, make) in kernels.items()}
     network = copy.deepcopy(finished.network)
     # Walks the original network, because the weights of the copy are other objects with other ids.
     for path, layer in finished.network.named_modules():
-        if isinstance(getattr(layer, "weight", None), nn.Parameter) and id(layer.weight) in replacements:
-            network.set_submodule(path, replacements[id(layer.weight)])
+        if isinstance(getattr(layer, "weight", None), nn.Parameter) and id(layer.weight) in replaced:
+            make, mask = replaced[id(layer.weight)]
+            # A layer that shares the weight has a bias of its own, and may have no kernel.
+            if not why_dense(layer, mask):
+                network.set_submodule(path, make(layer, mask))
     names = {name: kernels[name][0] if name in kernels else DENSE for name in finished.layers}
     return Exported(run=network.eval(), kernels=names)

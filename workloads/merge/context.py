@@ -12,6 +12,7 @@ from pruneyard.workloads.data.batches import Augmentation, DeviceSplit
 from pruneyard.workloads.interfaces import Tensors
 from pruneyard.workloads.merge.member import Member, joined_masks
 from pruneyard.workloads.metrics.classification import standard_metrics
+from pruneyard.workloads.networks.shared_tensors import state_once, with_later_names
 from pruneyard.workloads.networks.statistics import cumulative_statistics
 from pruneyard.workloads.seeding import fork_rng, stream, stream_seed
 
@@ -151,7 +152,7 @@ class MergeContext:
                     network(rows.batch(batch, self.augment, generator)[0])
         finally:
             network.eval()
-        return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+        return {name: tensor.detach().cpu().clone() for name, tensor in state_once(network).items()}
 
     @torch.no_grad()
     def _logits(self, network: nn.Module, weights: Tensors, rows: DeviceSplit) -> Tensor:
@@ -163,7 +164,7 @@ class MergeContext:
         return torch.cat(logits).cpu()
 
     def _load(self, network: nn.Module, weights: Tensors) -> None:
-        network.load_state_dict(dict(weights), strict=True)
+        network.load_state_dict(with_later_names(network, weights), strict=True)
 
 
 def masked(weights: Tensors, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

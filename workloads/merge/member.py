@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pruneyard.workloads.interfaces import Tensors
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.networks.shared_tensors import state_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ class Member:
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
-        """All parameters and buffers by name, on the CPU; prunable weights are 0 outside their masks."""
-        return {name: tensor.detach() for name, tensor in self.network.network.state_dict().items()}
+        """All parameters and buffers by name, shared ones once, on the CPU; prunable weights are 0 outside their masks."""
+        return {name: tensor.detach() for name, tensor in state_once(self.network.network).items()}
 
     @property
     def masks(self) -> Mapping[str, Tensor]:

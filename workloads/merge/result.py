@@ -16,6 +16,7 @@ from pruneyard.workloads.merge.member import Member
 from pruneyard.workloads.merge.merger import MergedNetwork, MergedOutputs
 from pruneyard.workloads.metrics.classification import class_counts, reliability_of_logits
 from pruneyard.workloads.networks.finished import FinishedNetwork
+from pruneyard.workloads.networks.shared_tensors import state_once
 from pruneyard.workloads.parents import Predictions
 from pruneyard.workloads.training.ood_evaluation import evaluate_ood
 from pruneyard.workloads.workload import CurvePoint, Metric, Outcome, Progress
@@ -155,7 +156,7 @@ def _share_curve(result: Result) -> Iterator[CurvePoint]:
 
 def _outcome(result: Result, predictions: dict[str, Predictions]) -> Outcome:
     network, device = result.network, result.merging.device
-    of_network = {} if network is None else network.network.state_dict()
+    of_network = {} if network is None else state_once(network.network)
     num_parameters = None if network is None else sum(p.numel() for p in network.network.parameters())
     num_masked = 0 if network is None else sum(int((~mask).sum()) for mask in network.masks.values())
     return Outcome(

@@ -83,6 +83,7 @@ class ChannelGraph:
 
 def channel_graph(network: nn.Module, image_shape: tuple[int, ...]) -> ChannelGraph:
     """Returns the graph of a network for inputs of a shape. Raises `UntraceableError` for a part that cannot be followed."""
+    _check_not_tied(network)
     twin = without_storage(network).eval()
     try:
         traced = fx.GraphModule(twin, _Tracer().trace(twin))
@@ -93,6 +94,16 @@ def channel_graph(network: nn.Module, image_shape: tuple[int, ...]) -> ChannelGr
     with torch.no_grad():
         found.run(torch.empty((2, *image_shape), dtype=dtype, device="meta"))
     return found.result()
+
+
+def _check_not_tied(network: nn.Module) -> None:
+    """Raises `UntraceableError` for a tensor of two modules, which may need different channels of it."""
+    owners: dict[int, str] = {}
+    for path, module in network.named_modules():
+        for name, parameter in module.named_parameters(path, recurse=False):
+            first = owners.setdefault(id(parameter), name)
+            if first != name:
+                raise UntraceableError(f"{first} and {name} are one tensor, whose channels cannot be followed")
 
 
 class _Tracer(fx.Tracer):

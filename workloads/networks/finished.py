@@ -14,6 +14,7 @@ from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.flops import forward_flops, network_macs
 from pruneyard.workloads.networks.functions import fixed_inputs
 from pruneyard.workloads.networks.model_source import check_sources
+from pruneyard.workloads.networks.shared_tensors import assign_state
 from pruneyard.workloads.networks.unsaved_tensors import fill_unsaved
 from pruneyard.workloads.networks.weight_reads import weights_read_directly
 from pruneyard.workloads.plugins import find
@@ -202,7 +203,7 @@ class FinishedNetwork:
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Assigns `weights` to all parameters and saved buffers. Raises `ValueError` if names or shapes differ."""
     try:
-        network.load_state_dict(dict(weights), strict=True, assign=True)
+        assign_state(network, weights)
     except RuntimeError as error:
         raise ValueError(f"the weights do not fit the model: {error}") from error
     network.requires_grad_(False)

@@ -46,9 +46,10 @@ def uncovered_parts(model: nn.Module, image_shape: tuple[int, ...], *, prunes: b
 
 def _dense_parameters(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[str]:
     """Yields the weights of torch's own layers that are not prunable: embeddings, recurrent layers, parametrised weights."""
+    prunable = {id(model.get_parameter(name)) for name in layers}
     for path, module in model.named_modules():
         if type(module).__module__.startswith("torch.nn.") and not isinstance(module, _NORMS):
             for name, parameter in module.named_parameters(recurse=False):
                 full = f"{path}.{name}" if path else name
-                if parameter.ndim > 1 and full not in layers and not name.startswith("bias"):
+                if parameter.ndim > 1 and id(parameter) not in prunable and not name.startswith("bias"):
                     yield full

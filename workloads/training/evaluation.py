@@ -17,6 +17,7 @@ from pruneyard.workloads.metrics.detection import extra_probability
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.finished import Blueprint
 from pruneyard.workloads.networks.model_source import sources_of
+from pruneyard.workloads.networks.shared_tensors import state_once
 from pruneyard.workloads.parents import Predictions
 from pruneyard.workloads.plugins import table_of
 from pruneyard.workloads.training.final_network import final_logits, final_network
@@ -130,7 +131,7 @@ def outcome_of(
     """Returns the outcome of a finished training, on the CPU; `ood_predictions` are those on out-of-distribution sets."""
     on_gpu, layers = training.device.type == "cuda", training.applied.layers
     with final_network(training):  # copied, because the context restores the trained weights
-        weights = layers.finished_state(training.network.state_dict())
+        weights = layers.finished_state(state_once(training.network))
     return Outcome(
         predictions={
             name: Predictions(row_ids=split.row_ids, labels=split.labels, logits=logits[name].numpy())

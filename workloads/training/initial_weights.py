@@ -15,6 +15,7 @@ from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.fields import FILLED_IN, NOT_IDENTITY
 from pruneyard.workloads.masks.choice import listed
 from pruneyard.workloads.masks.stored_weights import decode, dense_shapes
+from pruneyard.workloads.networks.shared_tensors import first_names, state_once, under_first_names
 from pruneyard.workloads.parents import PlannedParent
 from pruneyard.workloads.training.planned_training import Shapes, num_outputs, planned_shapes, trainings
 from pruneyard.workloads.user_code.nearest import nearest
@@ -71,7 +72,7 @@ class InitialWeights:
                     shapes = dense_shapes(opened.keys(), lambda key: opened.get_slice(key).get_shape(), opened.get_tensor)
             except safetensors.SafetensorError as error:
                 raise ValueError(f"initial.path is {path}, which is no safetensors file: {error}") from error
-            self._names_to_read(_shapes_of(network), shapes, path)
+            self._names_to_read(_shapes_of(network), under_first_names(shapes, first_names(network)), path)
 
     def check_parents(self, job: Any, data: Dataset, parents: Mapping[str, PlannedParent[Any]]) -> None:
         """Raises `ValueError` if the weights of an upstream training do not fit the network of the job that has this table.
@@ -80,11 +81,12 @@ class InitialWeights:
         """
         with torch.device("meta"):
             model = job.model_for(data.image_shape, data.num_classes)
-            own = _shapes_of(model.build(image_shape=data.image_shape, num_classes=num_outputs(job, data)))
+            network = model.build(image_shape=data.image_shape, num_classes=num_outputs(job, data))
+        own, later = _shapes_of(network), first_names(network)
         for run, parent in trainings(self.runs, parents).items():
             shapes = planned_shapes(parent.workload, parent.data)
             if shapes is not None:
-                self._names_to_read(own, shapes, f"run {run}")
+                self._names_to_read(own, under_first_names(shapes, later), f"run {run}")
 
     def read(self) -> dict[str, Tensor]:
         """Returns the stored parameters and buffers in their dense shapes by name, without those that are reset."""
@@ -96,7 +98,12 @@ class InitialWeights:
         if not self.is_given:
             return
         path = self._located()
-        tensors, _ = decode(safetensors.torch.load_file(path))
+        stored, _ = decode(safetensors.torch.load_file(path))
+        later = first_names(network)
+        tensors = under_first_names(stored, later)
+        if differing := [name for name in later if name in stored and not torch.equal(stored[name], tensors[later[name]])]:
+            name, first = differing[0], later[differing[0]]
+            raise ValueError(f"initial: {path} has different numbers in {first} and {name}, which are one tensor of the network")
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         names = self._names_to_read(_shapes_of(network), shapes, path)
         bad = [name for name in names if not torch.isfinite(tensors[name]).all()]
@@ -135,7 +142,7 @@ class InitialWeights:
 
 
 def _shapes_of(network: nn.Module) -> Shapes:
-    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+    return {name: tensor.shape for name, tensor in state_once(network).items()}
 
 
 AT_RANDOM = InitialWeights()

@@ -8,10 +8,11 @@ import torch
 
 from pruneyard.workloads.data.dataset import Dataset
 from pruneyard.workloads.networks.builder import ModelBuilder
+from pruneyard.workloads.networks.shared_tensors import state_once
 from pruneyard.workloads.parents import PlannedParent
 
 Shapes = Mapping[str, Sequence[int]]
-"""Shapes of parameters and buffers, by their names in `state_dict()`."""
+"""Shapes of parameters and buffers, by their names in `state_dict()`; a shared one has its first name."""
 
 
 @runtime_checkable
@@ -51,4 +52,4 @@ def planned_shapes(training: Training, data: Dataset) -> Shapes | None:
 def _shapes(model: ModelBuilder, image_shape: tuple[int, ...], outputs: int) -> Shapes:
     with torch.device("meta"):
         network = model.build(image_shape=image_shape, num_classes=outputs)
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in state_once(network).items()}
