@@ -2,6 +2,7 @@
 
 import re
 import sysconfig
+from itertools import dropwhile
 from pathlib import Path
 
 from pruneyard.workloads.user_code.files import INSTALLED
@@ -17,15 +18,24 @@ _NO_USER_CODE = (
 
 
 def error_line(error: str) -> str:
-    """Returns the last line of a run's error, with file and line of the user's own code that it passed through last.
+    """Returns the line of a run's error that says what is wrong, with file and line of the user's own code that it passed last.
 
         error_line(traceback.format_exc())  # "KeyError: 'lr' (train.py:12)"
 
-    Only the name of the file is given. Where the traceback passes through no such code, the last line stands alone.
+    It is the first line of the exception, and the next one too where the first only announces it; without a traceback, the last
+    line. Only the name of the file is given. Where the traceback passes through no such code, the line stands alone.
     """
-    last = _MODULE.sub("", error.strip().splitlines()[-1])
-    own = [frame for frame in _FRAME.finditer(error) if _is_own(frame["file"])]
-    return f"{last} ({Path(own[-1]['file']).name}:{own[-1]['line']})" if own else last
+    frames = list(_FRAME.finditer(error))
+    line = _MODULE.sub("", _message(error[frames[-1].end() :] if frames else "") or error.strip().splitlines()[-1])
+    own = [frame for frame in frames if _is_own(frame["file"])]
+    return f"{line} ({Path(own[-1]['file']).name}:{own[-1]['line']})" if own else line
+
+
+def _message(after: str) -> str:
+    """Returns the first line of the exception in what follows the last frame of a traceback; empty if there is none."""
+    lines = list(dropwhile(lambda line: not line or line[0].isspace(), after.splitlines()[1:]))
+    filled = [line.strip() for line in lines if line.strip()]
+    return " ".join(filled[: 2 if filled and filled[0].endswith(":") else 1])
 
 
 def _is_own(file: str) -> bool:

@@ -1,5 +1,6 @@
 """The one line in which tables and messages show the error of a run."""
 
+import re
 import runpy
 import traceback
 from pathlib import Path
@@ -21,6 +22,27 @@ def test_names_file_and_line_of_the_users_code_last_passed_through(tmp_path: Pat
 def test_an_error_of_this_package_has_no_place_and_no_module() -> None:
     (line,) = traceback.format_exception_only(NonFiniteError("train/loss is nan"))
     assert error_line(f"Traceback (most recent call last):\n{line}") == "NonFiniteError: train/loss is nan"
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("CUDA error: no memory\nCompile with TORCH_USE_CUDA_DSA\n", "RuntimeError: CUDA error: no memory"),
+        ("\n    Some tensors share memory: [{'a', 'b'}].\n    More information at https", "RuntimeError: Some tensors share"),
+        ("Error(s) in loading state_dict for Net:\n\tMissing key(s): a.\n\tUnexpected", "state_dict for Net: Missing key(s): a."),
+    ],
+)
+def test_the_first_line_of_a_message_of_several_says_what_is_wrong(message: str, line: str) -> None:
+    def fail() -> None:
+        raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError) as caught:
+        fail()
+    text = "".join(traceback.format_exception(caught.value))
+    found = error_line(text)
+    assert line in found
+    assert found.startswith("RuntimeError: ")
+    assert re.fullmatch(r".*[^\n] \(test_error_line.py:\d+\)", found)
 
 
 def test_an_error_without_traceback_is_its_last_line() -> None:
