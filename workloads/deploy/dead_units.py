@@ -71,7 +71,8 @@ def resize(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
                 # Assigning an `nn.Parameter` to the name of a buffer would turn the buffer into a parameter.
                 is_buffer = name.startswith("running")
-                setattr(module, name, empty if is_buffer else nn.Parameter(empty, requires_grad=False))
+                requires_grad = getattr(getattr(module, name), "requires_grad", False)
+                setattr(module, name, empty if is_buffer else nn.Parameter(empty, requires_grad=requires_grad))
         _state_sizes(module)
 
 

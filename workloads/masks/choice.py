@@ -1,6 +1,6 @@
 """Chooses which of the prunable weights of a model are pruned, by patterns over their names."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -9,34 +9,50 @@ from pruneyard.workloads.masks.masks import CHOSEN, all_prunable_layers, layers_
 from pruneyard.workloads.user_code.nearest import nearest
 
 
-def choose_prunable(model: nn.Module, patterns: Sequence[str]) -> None:
+def choose_prunable(model: nn.Module, patterns: Sequence[str], *, masked: Collection[str] = ()) -> None:
     """Makes only some weights of a model prunable; the others stay dense and do not count in its density.
 
     patterns: names as `fnmatch` matches them, applied in order; `!` excludes what a pattern matches. If the first one excludes,
-        all weights are chosen before it. No patterns choose all weights.
+        all weights are chosen before it. No patterns choose all weights, or leave the model's own choice.
+    masked: weights that are pruned already. Earlier versions also pruned frozen weights: if there are any of these, they count.
 
         choose_prunable(model, ["*.weight", "!head.*"])
 
-    Embeddings are no part of all weights: a pattern chooses them if it matches nothing else, as `tables.*` may.
+    Embeddings and frozen weights, which require no gradient, are no part of all weights: a pattern chooses them if it matches
+    nothing else, as `tables.*` may.
 
     Raises `ValueError` for a pattern that matches no prunable weight, and if none is left.
     """
+    chosen = _chosen(model, patterns, frozen=frozen_weights(model))
+    if chosen is not None and not chosen.issuperset(masked):
+        chosen = _chosen(model, patterns, frozen=[])
+    if chosen is not None:
+        setattr(model, CHOSEN, chosen)
+
+
+def _chosen(model: nn.Module, patterns: Sequence[str], *, frozen: Sequence[str]) -> frozenset[str] | None:
+    """Returns the names of the weights that are chosen; None to leave the model as it is."""
+    names = [name for name in all_prunable_layers(model) if name not in frozen]
     if not patterns:
-        return
-    names = list(all_prunable_layers(model))
-    embeddings = [name for name in layers_to_choose_from(model) if name not in names]
+        return frozenset(names) if frozen and not hasattr(model, CHOSEN) else None
+    others = [name for name in layers_to_choose_from(model) if name not in names]
     chosen = set(names) if patterns[0].startswith("!") else set()
     for place, pattern in enumerate(patterns):
         is_excluding, stem = pattern.startswith("!"), pattern.removeprefix("!")
-        matched = {name for name in (*names, *(chosen if is_excluding else ())) if fnmatchcase(name, stem)}
+        matched = {name for name in (*names, *((*chosen, *frozen) if is_excluding else ())) if fnmatchcase(name, stem)}
         if not is_excluding and not matched:
-            matched = {name for name in embeddings if fnmatchcase(name, stem)}
+            matched = {name for name in others if fnmatchcase(name, stem)}
         if not matched:
             raise ValueError(f"prunable[{place}] is {pattern!r}, which matches {_mismatch(model, pattern, names)}")
         chosen = chosen - matched if is_excluding else chosen | matched
     if not chosen:
         raise ValueError(f"prunable is {list(patterns)}, which leaves no weight to prune of {listed(names, most=8)}")
-    setattr(model, CHOSEN, frozenset(chosen))
+    return frozenset(chosen)
+
+
+def frozen_weights(model: nn.Module) -> list[str]:
+    """Returns the names of the weights that could be pruned and require no gradient, as a part that is not trained."""
+    return [name for name in all_prunable_layers(model) if not model.get_parameter(name).requires_grad]
 
 
 def _mismatch(model: nn.Module, pattern: str, names: list[str]) -> str:

@@ -144,7 +144,7 @@ class FinishedNetwork:
         if bad:
             raise ValueError(f"weights has numbers that are not finite in {', '.join(bad)}")
         network = blueprint.empty_network() if network is None else network
-        choose_prunable(network, blueprint.prunable)
+        choose_prunable(network, blueprint.prunable, masked=masks.keys())
         load_weights(network, applied)
         fill_unsaved(network, blueprint.build)
         return cls(blueprint=blueprint, network=network, masks=dict(masks))

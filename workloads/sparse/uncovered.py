@@ -6,7 +6,7 @@ from torch import nn
 
 from pruneyard.workloads.deploy.kernels import why_no_kernel
 from pruneyard.workloads.deploy.replacing import READ_DIRECTLY
-from pruneyard.workloads.masks.choice import listed
+from pruneyard.workloads.masks.choice import frozen_weights, listed
 from pruneyard.workloads.masks.masks import all_prunable_layers, prunable_layers
 from pruneyard.workloads.networks.flops import count_macs
 from pruneyard.workloads.networks.weight_reads import weights_read_directly
@@ -36,6 +36,8 @@ def uncovered_parts(model: nn.Module, image_shape: tuple[int, ...], *, prunes: b
             f"{listed(dense)} stay dense: density counts the weights of convolutions, linear layers and attention, and embeddings"
             " where a pattern of `prunable` matches nothing else"
         )
+    if frozen := [name for name in frozen_weights(model) if name not in layers]:
+        warnings.append(f"{listed(frozen)} stay dense: they are frozen (requires_grad is False), unless `prunable` names them")
     read = weights_read_directly(model, image_shape)
     reasons = {name: why_no_kernel(layer) or (READ_DIRECTLY if name in read else "") for name, layer in layers.items()}
     for reason in dict.fromkeys(filter(None, reasons.values())):

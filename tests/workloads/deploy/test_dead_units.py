@@ -7,7 +7,7 @@ from torch import nn
 
 from pruneyard.testing.cases import each_case
 from pruneyard.testing.finished_networks import finished_of, randomize_norms
-from pruneyard.workloads.deploy.dead_units import dead_units, without_units
+from pruneyard.workloads.deploy.dead_units import dead_units, resize, without_units
 
 
 def same(network: nn.Module, inputs: torch.Tensor, *, atol: float = 1e-5) -> nn.Module:
@@ -31,6 +31,17 @@ def test_a_unit_without_inputs_adds_its_constant_to_the_next_bias() -> None:
     assert dead_units(network) == {"0.weight": 1}
     assert smaller[2].weight.tolist() == [[1.0]]  # type: ignore[index]
     assert smaller[2].bias.tolist() == [30.5]  # type: ignore[index]
+
+
+def test_a_network_that_gets_the_sizes_of_its_weights_keeps_what_is_frozen() -> None:
+    with torch.device("meta"):
+        network = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1, bias=False))
+    network[0].weight.requires_grad_(False)
+    sizes = {"0.weight": (1, 2), "0.bias": (1,), "2.weight": (1, 1), "2.bias": (1,)}
+    resize(network, {name: torch.ones(size) for name, size in sizes.items()})
+    frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["0.weight", "2.bias"]
+    assert network[0].weight.shape == (1, 2)
 
 
 def test_a_unit_that_nothing_reads_is_cut_and_with_it_what_only_it_read() -> None:

@@ -4,7 +4,8 @@ import math
 from pathlib import Path
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.sources.digits import Digits
@@ -12,11 +13,14 @@ from pruneyard.workloads.masks.choice import choose_prunable
 from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.models.vit_tiny import ViTTiny
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
+from pruneyard.workloads.plugins import find
+from pruneyard.workloads.seeding import global_stream
 from pruneyard.workloads.sparse.job import SparseJob
 from pruneyard.workloads.sparse.methods.rigl import RigL
 from pruneyard.workloads.sparse.uncovered import uncovered_parts
 from pruneyard.workloads.sparse.update_schedule import UpdateSchedule
 from pruneyard.workloads.training.recipe import Budget
+from pruneyard.workloads.user_code.registration import register
 from pruneyard.workloads.workload import Context
 
 SHAPE = (1, 8, 8)
@@ -57,6 +61,75 @@ def test_patterns_are_applied_in_order(patterns: tuple[str, ...], expected: list
 def test_a_pattern_that_chooses_nothing_is_refused_by_name(patterns: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         choose_prunable(network(), patterns)
+
+
+class Frozen(nn.Module):
+    """A body that is not trained, and a head."""
+
+    def __init__(self, in_features: int, num_classes: int, frozen: tuple[str, ...] = ("0.weight",)) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(in_features, 16), nn.ReLU(), nn.Linear(16, 16))
+        self.head = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, num_classes))
+        for name in frozen:
+            self.body.get_parameter(name).requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(images.flatten(1)))
+        return logits
+
+
+TRAINED = ["body.2.weight", "head.0.weight", "head.2.weight"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ((), TRAINED),
+        (("*",), TRAINED),
+        (("!body.0.*",), TRAINED),
+        (("body.*", "head.0.*"), ["body.2.weight", "head.0.weight"]),
+        (("body.0.*", "head.0.*"), ["body.0.weight", "head.0.weight"]),
+    ],
+)
+def test_a_frozen_weight_is_pruned_only_where_a_pattern_names_it_alone(patterns: tuple[str, ...], expected: list[str]) -> None:
+    model = Frozen(64, 10)
+    choose_prunable(model, patterns)
+    assert list(prunable_weights(model)) == expected
+    said = [warning for warning in uncovered_parts(model, SHAPE, prunes=True) if "they are frozen" in warning]
+    assert said == [] if "body.0.weight" in expected else said[0].startswith("body.0.weight stay dense")
+
+
+@pytest.mark.parametrize("patterns", [(), ("*",)])
+def test_a_frozen_weight_that_an_earlier_version_pruned_still_counts(patterns: tuple[str, ...]) -> None:
+    model = Frozen(64, 10)
+    choose_prunable(model, patterns, masked=["body.0.weight", "head.0.weight"])
+    assert list(prunable_weights(model)) == ["body.0.weight", *TRAINED]
+
+
+def test_rigl_leaves_a_frozen_layer_as_it_was(tmp_path: Path) -> None:
+    job = SparseJob(
+        data=Digits(max_train=100, max_test=50),
+        model=find("models", register(Frozen))(),
+        method=RigL(density=0.3, schedule=UpdateSchedule(every=2)),
+        budget=Budget(steps=6, batch_size=16),
+    )
+    (warning,) = [warning for warning in job.check(job.data.load()) if "stay dense" in warning]
+    assert warning.startswith("body.0.weight stay dense: they are frozen")
+    *_, last = job.run(Context(checkpoints=CheckpointFolder(tmp_path)))
+    outcome = last.outcome
+    assert outcome is not None
+    assert outcome.blueprint is not None
+    with global_stream(job.seed, "init"):
+        start = job.model.build(image_shape=SHAPE, num_classes=10)
+    assert torch.equal(outcome.weights["body.0.weight"], start.get_parameter("body.0.weight"))
+    assert list(outcome.masks) == TRAINED
+    total, active = 16 * 16 + 16 * 8 + 8 * 10, sum(int(mask.sum()) for mask in outcome.masks.values())
+    others = 64 * 16 + 16 + 16 + 8 + 10
+    assert active == math.floor(0.3 * total + 0.5)
+    assert (outcome.num_parameters, outcome.num_active) == (total + others, active + others)
+    finished = FinishedNetwork.of(Blueprint.of_table(dict(outcome.blueprint)), weights=outcome.weights, masks=outcome.masks)
+    assert finished.density == active / total
+    assert finished.forward_flops == pytest.approx(2 * (active + 64 * 16))
 
 
 def test_rigl_prunes_the_packed_weights_of_a_vision_transformer(tmp_path: Path) -> None:
