@@ -77,6 +77,19 @@ def reads_values(num_classes):
     return Odd()
 
 
+class Product(nn.Module):
+    def __init__(self, in_features, num_classes):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(in_features, num_classes) / in_features)
+
+    def forward(self, images):
+        return images.flatten(1) @ self.matrix
+
+
+def lazy(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, num_classes))
+
+
 TABLE = {}
 """
 ROOT = Path(__file__).parents[2]
@@ -154,6 +167,8 @@ def test_only_models_are_named_by_reference() -> None:
         ("nets.py:three_classes", r"three_classes\(\) returns a tensor \(2, 3\) for images \(2, 1, 8, 8\); it must return"),
         ({"name": "nets.py:needs_depth", "depth": 2}, r"model: nets.py:needs_depth\(depth=2\) raised KeyError: 2"),
         ("nets.py:reads_values", r"cannot be applied to images \(2, 1, 8, 8\) on the meta device, which counts its work"),
+        ("nets.py:Product", r"model: has no convolution, linear or attention weight to prune; choose method dense \("),
+        ("nets.py:lazy", r"model: nets.py:lazy\(num_classes=10\) has lazy layers: 1; give them their sizes, as in nn.Linear"),
         ("torch:relu", r"has no signature"),
         ("math:floor", r"needs the argument x, which has no name in calls"),
     ],
@@ -162,6 +177,14 @@ def test_a_network_that_cannot_be_built_for_the_data_is_refused_before_any_job_s
     with pytest.raises(UsageError, match=message):
         run(SPEC | {"model": model}, "out", local=True)
     assert not Path("out/results").exists()
+
+
+def test_a_network_without_a_weight_to_prune_is_trained_dense() -> None:
+    results = run(SPEC | {"model": "nets.py:Product", "method": "dense"}, "out", local=True)
+    (row,) = results.runs().to_dict("records")
+    assert row["status"] == "COMPLETED", row["error"]
+    assert row["num_active"] == row["num_parameters"] == 640
+    assert finished_network(RunFolder(Path("out")), row["run_key"]).density == 1
 
 
 def test_defaults_arguments_and_source_are_part_of_the_run_key(folder: Path) -> None:

@@ -5,7 +5,12 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from pruneyard.workloads.masks.masks import CHOSEN, all_prunable_layers, layers_to_choose_from
+from pruneyard.workloads.masks.masks import (
+    CHOSEN,
+    all_prunable_layers,
+    layers_to_choose_from,
+    prunable_layers,
+)
 from pruneyard.workloads.user_code.nearest import nearest
 
 
@@ -48,6 +53,16 @@ def _chosen(model: nn.Module, patterns: Sequence[str], *, frozen: Sequence[str])
     if not chosen:
         raise ValueError(f"prunable is {list(patterns)}, which leaves no weight to prune of {listed(names, most=8)}")
     return frozenset(chosen)
+
+
+def check_prunable(model: nn.Module) -> None:
+    """Raises `ValueError` for a model without any weight to prune."""
+    if prunable_layers(model):
+        return
+    others = list(layers_to_choose_from(model))
+    remedy = f", or name some of {listed(others)} in prunable" if others else ""
+    trained = " that is trained" if frozen_weights(model) else ""
+    raise ValueError(f"model: has no convolution, linear or attention weight to prune{trained}; choose method dense{remedy}")
 
 
 def frozen_weights(model: nn.Module) -> list[str]:

@@ -190,10 +190,10 @@ class FinishedNetwork:
 
     @property
     def density(self) -> float:
-        """Active share of all prunable weights, in (0, 1]; layers that were kept dense count in full."""
+        """Active share of all prunable weights, in (0, 1]; layers that were kept dense count in full. 1 without any."""
         sizes = {name: weight.numel() for name, weight in prunable_weights(self.network).items()}
         active = sum(int(self.masks[n].sum()) if n in self.masks else size for n, size in sizes.items())
-        return active / sum(sizes.values())
+        return active / sum(sizes.values()) if sizes else 1.0
 
     def random_images(self, batch_size: int, *, seed: int = 0) -> Tensor:
         """Returns standard normal inputs (batch_size, *image_shape), the same for the same seed."""

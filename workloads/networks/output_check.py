@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from pruneyard.workloads.networks.builder import ModelBuilder
 from pruneyard.workloads.networks.flops import without_storage
@@ -25,6 +26,8 @@ def check_outputs(network: nn.Module, *, table: object, call: str, image_shape: 
     """
     if not isinstance(network, nn.Module):
         raise ValueError(f"model: {call} returned a {type(network).__name__}; it must be an nn.Module")
+    if lazy := [name or type(module).__name__ for name, module in network.named_modules() if _is_lazy(module)]:
+        raise ValueError(f"model: {call} has lazy layers: {', '.join(lazy)}; give them their sizes, as in nn.Linear(64, 10)")
     key = (table, image_shape, num_classes)
     if key not in _LAST_LAYERS:
         twin = without_storage(network).eval()
@@ -44,6 +47,10 @@ def check_outputs(network: nn.Module, *, table: object, call: str, image_shape: 
             )
         _LAST_LAYERS[key] = name
     record_last_layer(network, _LAST_LAYERS[key])
+
+
+def _is_lazy(module: nn.Module) -> bool:
+    return isinstance(module, LazyModuleMixin) and module.has_uninitialized_params()
 
 
 def checked_network(model: ModelBuilder, *, image_shape: tuple[int, ...], num_classes: int) -> tuple[nn.Module, list[str]]:

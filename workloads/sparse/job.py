@@ -13,7 +13,7 @@ from pruneyard.workloads.execution.layers import Execution
 from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, SET_BY_RESOURCES, renamed
 from pruneyard.workloads.interfaces import InputKind
 from pruneyard.workloads.losses.class_weights import check_fits_classes
-from pruneyard.workloads.masks.choice import choose_prunable
+from pruneyard.workloads.masks.choice import check_prunable, choose_prunable
 from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.networks.builder import ModelBuilder, has_random_layers
 from pruneyard.workloads.networks.digest import network_digest
@@ -158,6 +158,8 @@ class SparseJob(Recipe):
             model = self.model_for(data.image_shape, data.num_classes)
         network, warnings = checked_network(model, image_shape=data.image_shape, num_classes=num_outputs)
         choose_prunable(network, self.prunable)
+        if self.method.target_density < 1:
+            check_prunable(network)
         check_execution(self.execution, recipe, self.method)
         self.initial.check(network)
         self.narrow.check(network, data.image_shape)

@@ -179,9 +179,9 @@ def num_parameters(training: Training) -> int:
 
 
 def density(training: Training) -> float:
-    """Returns the active share of all prunable weights, in [0, 1]."""
+    """Returns the active share of all prunable weights, in [0, 1]; 1 without any."""
     total = sum(training.applied.layers.sizes.values())
-    return 1 - (num_parameters(training) - num_active(training)) / total
+    return 1 - (num_parameters(training) - num_active(training)) / max(total, 1)
 
 
 def explored_share(training: Training) -> float:
@@ -192,7 +192,7 @@ def explored_share(training: Training) -> float:
     total = sum(training.applied.layers.sizes.values())
     masks = {name: mask for name, mask in training.explored.items() if not isinstance(mask, PackedMask)}
     packed = [mask for mask in training.explored.values() if isinstance(mask, PackedMask)]
-    return 1 - (num_inactive(masks) + sum(mask.numel() - mask.num_active for mask in packed)) / total
+    return 1 - (num_inactive(masks) + sum(mask.numel() - mask.num_active for mask in packed)) / max(total, 1)
 
 
 def densities(training: Training) -> dict[str, float]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pruneyard.workloads.checkpoint import CheckpointFolder
 from pruneyard.workloads.data.sources.digits import Digits
-from pruneyard.workloads.masks.choice import choose_prunable
+from pruneyard.workloads.masks.choice import check_prunable, choose_prunable
 from pruneyard.workloads.masks.masks import prunable_weights
 from pruneyard.workloads.models.vit_tiny import ViTTiny
 from pruneyard.workloads.networks.finished import Blueprint, FinishedNetwork
@@ -104,6 +104,14 @@ def test_a_frozen_weight_that_an_earlier_version_pruned_still_counts(patterns: t
     model = Frozen(64, 10)
     choose_prunable(model, patterns, masked=["body.0.weight", "head.0.weight"])
     assert list(prunable_weights(model)) == ["body.0.weight", *TRAINED]
+
+
+def test_a_model_that_is_frozen_as_a_whole_has_nothing_to_prune() -> None:
+    model = network().requires_grad_(False)
+    choose_prunable(model, ())
+    message = r"model: has no .* weight to prune that is trained; choose method dense, or name some of body.0.weight, body.2"
+    with pytest.raises(ValueError, match=message):
+        check_prunable(model)
 
 
 def test_rigl_leaves_a_frozen_layer_as_it_was(tmp_path: Path) -> None:
