@@ -65,7 +65,8 @@ class Calibration:
     def probabilities(self, values: ArrayLike) -> NDArray[np.float64]:
         """Returns calibrated probabilities (M, C) of new outputs (M, C), or scores (M,), of the kind that was calibrated.
 
-        Raises `UsageError` for outputs of another kind or another number of classes.
+        Raises `UsageError` for outputs of another kind or another number of classes. Scores (M,) in [0, 1] are taken for what
+        was calibrated, since logits can lie there too.
         """
         try:
             logits = logits_of(values, kind=self.kind, place=self.kind, positive=self.positive, is_known=True)

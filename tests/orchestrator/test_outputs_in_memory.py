@@ -104,6 +104,13 @@ def test_a_fitted_calibrator_takes_new_outputs_of_its_kind() -> None:
     assert binary.probabilities([-9.0, 9.0])[:, 1].round().tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("num_rows", [1, 40])
+def test_a_calibrator_of_logits_refuses_probabilities(num_rows: int) -> None:
+    found = pruneyard.calibrate(LOGITS, LABELS)
+    with pytest.raises(UsageError, match="logits: these are probabilities, since every row sums to 1 .*: give logits, or fit"):
+        found.probabilities(probabilities_of(LOGITS[:num_rows]))
+
+
 def test_a_few_new_logits_may_look_like_probabilities() -> None:
     found = pruneyard.calibrate(LOGITS, LABELS)
     assert found.probabilities([[1.0, 0.0, 0.0, 0.0]]) == pytest.approx(

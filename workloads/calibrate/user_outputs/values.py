@@ -24,7 +24,8 @@ def logits_of(values: ArrayLike, *, kind: str, place: str, positive: int = 1, is
     One score per row, (N,) or (N, 1), is that of class `positive` of two. The logarithms of probabilities are logits: their
     softmax gives the probabilities back. Raises `ValueError` that names the first row which is not of the declared kind.
 
-    is_known: whether earlier outputs showed that the kind is right, so that logits may look like probabilities, as few can.
+    is_known: whether a calibrator was fitted to outputs of this kind. Few logits are given to it then, and they may look like
+        probabilities where that says little: scores, and rows of 0 and 1.
     """
     given = as_array(values)
     given_NC = given[:, None] if given.ndim == 1 else given
@@ -45,12 +46,16 @@ def _is_numeric(values: NDArray[Any]) -> bool:
 
 def _check_logits(values_NC: Floats, place: str, *, is_known: bool) -> None:
     _check_range(values_NC, -LARGEST_LOGIT, LARGEST_LOGIT, place, f"must be at most {LARGEST_LOGIT:g} in magnitude")
-    if is_known or values_NC.min() < 0:
+    if values_NC.min() < 0:
         return
     if values_NC.shape[1] == 1:
-        found = "every value lies in [0, 1]" if values_NC.max() <= 1 else ""
+        found = "every value lies in [0, 1]" if values_NC.max() <= 1 and not is_known else ""
     else:
-        found = "every row sums to 1 and no value is negative" if not _off_one(values_NC).any() else ""
+        may_be_logits = _off_one(values_NC).any() or (is_known and np.isin(values_NC, (0, 1)).all())
+        found = "" if may_be_logits else "every row sums to 1 and no value is negative"
+    if found and is_known:
+        rule = "the calibrator was fitted to logits: give logits, or fit it to probabilities"
+        raise ValueError(f"{place}: these are probabilities, since {found}; {rule}")
     if found:
         raise ValueError(f"{place}: is declared as logits, but {found}; declare probabilities")
 
