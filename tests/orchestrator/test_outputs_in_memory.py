@@ -107,7 +107,7 @@ def test_a_fitted_calibrator_takes_new_outputs_of_its_kind() -> None:
 @pytest.mark.parametrize("num_rows", [1, 40])
 def test_a_calibrator_of_logits_refuses_probabilities(num_rows: int) -> None:
     found = pruneyard.calibrate(LOGITS, LABELS)
-    with pytest.raises(UsageError, match="logits: these are probabilities, since every row sums to 1 .*: give logits, or fit"):
+    with pytest.raises(UsageError, match=r"logits: these are probabilities, since every row sums to 1 .*: give logits, or fit"):
         found.probabilities(probabilities_of(LOGITS[:num_rows]))
 
 

@@ -32,11 +32,11 @@ def as_inputs(values: Array, name: str, *, channels: str | None = None) -> Image
         raise ValueError(f"{name} has the shape {values.shape}; only the number of rows may be 0")
     if values.ndim == 4 and channels == "last":
         values = values.transpose(0, 3, 1, 2)
+    elif values.ndim == 4 and _has_colours_last(values):
+        rule = "set channels: last" if channels else "they must come first, as in X.transpose(0, 3, 1, 2)"
+        raise ValueError(f"{name} has the shape {values.shape}, images with their colours last; {rule}")
     if values.dtype == np.uint8 and values.ndim in (3, 4):
         images = values if values.ndim == 4 else values[:, None]
-        if images.shape[1] > 4 >= images.shape[3]:
-            rule = "set channels: last" if channels else "they must come first, as in X.transpose(0, 3, 1, 2)"
-            raise ValueError(f"{name} has the shape {values.shape}, images with their colours last; {rule}")
         return np.ascontiguousarray(images, dtype=np.uint8)
     with np.errstate(over="ignore"):  # refused below, by place
         features = np.ascontiguousarray(values, dtype=np.float32)
@@ -50,6 +50,11 @@ def as_inputs(values: Array, name: str, *, channels: str | None = None) -> Image
             f"({rows} of {len(features)} rows have others). Fill them in or leave these rows out; `table` fills in missing values"
         )
     return features
+
+
+def _has_colours_last(values: Array) -> bool:
+    # Floats may be features of an image as well, (N, 512, 1, 1), which no image has as its size.
+    return values.shape[1] > 4 >= values.shape[3] and (values.dtype == np.uint8 or values.shape[2] > 4)
 
 
 def splits_of(

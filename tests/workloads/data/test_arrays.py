@@ -68,6 +68,12 @@ def test_images_keep_their_bytes_whichever_axis_has_the_colours(tmp_path: Path) 
     assert grey.image_shape == (1, 6, 5)
 
 
+def test_floats_take_the_axis_of_colours_that_is_given_and_may_be_features_of_images(tmp_path: Path) -> None:
+    last = Arrays(path=save(tmp_path, x=IMAGES / 255, y=LABELS), channels="last").load()
+    assert (last.pixels, last.image_shape) == (False, (3, 6, 5))
+    assert Arrays(path=save(tmp_path, x=np.ones((60, 512, 2, 2)), y=LABELS)).load().image_shape == (512, 2, 2)
+
+
 def test_features_and_pixels_of_equal_bytes_have_different_fingerprints(tmp_path: Path) -> None:
     features = Arrays(path=save(tmp_path, x=FEATURES, y=LABELS)).load()
     names = Arrays(path=save(tmp_path, x=FEATURES, y=LABELS), classes=("a", "b", "c")).load()
@@ -143,6 +149,7 @@ def with_nan() -> np.ndarray:
         ({"x": FEATURES, "y": np.arange(60) * 10}, r"y has 60 different values in 60 rows .* regression is not supported"),
         ({"x": FEATURES, "y": np.eye(3)[LABELS]}, r"y has the shape \(60, 3\); it must be \(N,\)"),
         ({"x": IMAGES, "y": LABELS}, r"x has the shape \(60, 6, 5, 3\), images with their colours last; set channels: last"),
+        ({"x": IMAGES / 255, "y": LABELS}, r"\(60, 6, 5, 3\), images .* last; .* or give X\.transpose\(0, 3, 1, 2\)"),
         ({"x": FEATURES}, r"x of train has no y; it has x; they must be x and y"),
         ({"x": FEATURES, "y": LABELS, "x_vali": FEATURES}, r"x_vali names no split, which are train, .* x_val\?"),
         ({"a": FEATURES}, r"no inputs are found; it has a; they must be x and y"),
