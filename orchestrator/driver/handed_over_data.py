@@ -5,12 +5,16 @@ Sources read it from the cache of this machine, under its digest; what the cache
 
 import re
 from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from pruneyard.orchestrator.errors import UsageError
+from pruneyard.orchestrator.spec.load import Spec
+from pruneyard.orchestrator.spec.yaml_document import read_document
 from pruneyard.reports.durable import write_durably
 from pruneyard.reports.layout import RunFolder
+from pruneyard.reports.location import Location
 from pruneyard.workloads.data.array_file import ArrayFile
 from pruneyard.workloads.data.dataset import Source
 from pruneyard.workloads.data.folders import FileSource
@@ -21,21 +25,50 @@ FOLDER = "arrays"  # in the folder of data in the cache
 _STORED = re.compile(rf"{FOLDER}/([0-9a-f]{{16}}\.safetensors)")
 
 
-def data_table(data: Any) -> Any:
-    """Returns the table of a spec for the argument `data` of `run`, after writing arrays to the cache.
+def data_overrides(data: Any, spec: str | PathLike[str] | Location | Mapping[str, Any] | Spec) -> dict[str, Any]:
+    """Returns the overrides for the argument `data` of `run`, after writing arrays to the cache.
 
-    A name, or a table with a name, is returned as it is. Raises `UsageError` for arrays that are not valid data.
+    A name, or a table with a name, replaces every table of data. So do arrays, but for a table `{name: arrays, ...}` without a
+    path, of the spec or of a stage: its options apply to them. Raises `UsageError` for arrays that are not valid data.
     """
     if isinstance(data, str) or (isinstance(data, Mapping) and "name" in data):
-        return data
+        return {"data": data}
+    tables = {} if isinstance(spec, Spec) else read_document(spec).tables  # a loaded spec names files
+    stages = tables.get("stages")
+    of_stages = stages if isinstance(stages, Mapping) else {}
+    found = {f"{name}.data": _options(table) for name, table in of_stages.items() if isinstance(table, Mapping)}
+    options = {"data": _options(tables) or {}} | {key: table for key, table in found.items() if table is not None}
+    stored = {"name": "arrays", "path": _stored(data, options.values())}
+    return {key: {**table, **stored} for key, table in options.items()}
+
+
+def _options(tables: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the options for arrays that are handed over; None if the tables have other data."""
+    table = tables.get("data")
+    if not isinstance(table, Mapping) or "path" in table or table.get("name", "arrays") != "arrays":
+        return None
+    return dict(table)
+
+
+def _stored(data: Any, options: Iterable[dict[str, Any]]) -> str:
+    """Returns the path of the arrays, after writing them to the cache with the axes and classes that the options say.
+
+    These options are taken out of the tables, since the file has them already; what is wrong stays, and the spec refuses it.
+    """
+    given: dict[str, Any] = {}
+    for table in options:
+        if table.get("channels") == "last":
+            given["channels"] = table.pop("channels")
+        if isinstance(table.get("classes"), list):
+            given["classes"] = tuple(str(name) for name in table.pop("classes"))
     try:
-        content = ArrayFile.of(data)
+        content = ArrayFile.of(data, **given)
     except (TypeError, ValueError) as error:
         raise UsageError(f"data: {error}") from error
     name = f"{content.digest}.safetensors"
     if not _cached(name).exists():
         write_durably(_cached(name), content.to_bytes())
-    return {"name": "arrays", "path": f"{FOLDER}/{name}"}
+    return f"{FOLDER}/{name}"
 
 
 def keep_in(folder: RunFolder, sources: Iterable[Source]) -> None:

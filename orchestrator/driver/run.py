@@ -19,7 +19,7 @@ from pruneyard.orchestrator.coordination.stop_request import (
 )
 from pruneyard.orchestrator.driver.cached_runs import Caches, add_to_cache, cached_jobs, take_from_caches
 from pruneyard.orchestrator.driver.context import StudyRun
-from pruneyard.orchestrator.driver.handed_over_data import data_table, keep_in, restore_from
+from pruneyard.orchestrator.driver.handed_over_data import data_overrides, keep_in, restore_from
 from pruneyard.orchestrator.driver.stage_groups import RunAttempts
 from pruneyard.orchestrator.driver.stages import check_ready_jobs, run_stages
 from pruneyard.orchestrator.driver.study_plan import write_study_plan
@@ -84,7 +84,8 @@ def run(
             a table such as `{"name": Net, "width": 64}`.
         data: the data of all jobs, in place of that of the spec: a pair `(X, y)` of inputs and labels (arrays, tensors, lists), a
             mapping such as `{"train": (X, y), "test": (X2, y2)}`, or a table. Arrays are stored in `out`, so that the study
-            resumes without them; run keys cover their content. Stages that take their data from another stage keep those.
+            resumes without them; run keys cover their content. Stages that take their data from another stage keep those. A table
+            `{name: arrays, ...}` of the spec without a `path` gives their options.
         overrides, axes: as for `load_spec`.
         address: the address of a Ray cluster; `local` starts one on this machine for this call. If this process is in a cluster
             already, because it has called `ray.init`, the study runs there, and the connection stays open.
@@ -130,7 +131,7 @@ def run(
         6
     """
     given = {} if model is None else {"model": _checked_model(model)}
-    given |= {} if data is None else {"data": data_table(data)}
+    given |= {} if data is None else data_overrides(data, spec)
     resolved = load_spec(spec, overrides={**given, **(overrides or {})}, axes=axes)
     folder = RunFolder(located(out) if out is not None else default_folder(resolved))
     plan = make_plan(resolved, folder)

@@ -89,6 +89,33 @@ def test_arrays_handed_over_are_resumed_by_another_process_and_keyed_by_content(
     assert run(tables, tmp_path / "digits", data="digits", local=True).exit_code == 0
 
 
+def test_a_table_of_arrays_without_a_path_gives_the_options_of_arrays_handed_over(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (80, 6, 5, 3), dtype=np.uint8)
+    labels = np.array(["ant", "bee"])[np.arange(80) % 2]
+    options = {"name": "arrays", "channels": "last", "classes": ["bee", "ant"], "val_fraction": 0.4}
+    stages = {"first": {"data": options}, "second": {"data": {"name": "table", "path": "rows.csv", "target": "kind"}}}
+    for stage in stages.values():
+        stage |= {key: value for key, value in spec(budget={"steps": 2}).items() if key not in ("name", "data")}
+    results = run({"name": "two", "stages": stages}, tmp_path / "out", data=(images, labels), local=True)
+    spec_as_run = load_spec(tmp_path / "out" / "spec.yaml")
+    first, second = (job.workload.data.load() for job in spec_as_run.jobs)
+    assert (results.exit_code, first.image_shape, first.classes, len(first.val)) == (0, (3, 6, 5), ("bee", "ant"), 26)
+    assert [first.classes[label] for label in first.test.labels] == labels[first.test.row_ids].tolist()
+    assert (second.image_shape, second.classes, len(second.val)) == ((3, 6, 5), ("bee", "ant"), 6)
+
+
+@each_case(
+    ("data", "message"),
+    [
+        ({"name": "arrays", "standardized": False}, r"data\.standardized: is unknown.*did you mean standardise\?"),
+        ({"name": "arrays", "channels": "latst"}, r"data\.channels: is \"latst\"; it must be one of first, last"),
+    ],
+)
+def test_options_of_arrays_handed_over_are_checked(data: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=message):
+        run(spec(data=data), tmp_path / "out", data=(np.eye(6), np.arange(6) % 2), local=True)
+
+
 @each_case(
     ("data", "message"),
     [
@@ -98,7 +125,8 @@ def test_arrays_handed_over_are_resumed_by_another_process_and_keyed_by_content(
         (np.zeros((4, 2)), r"data: train is a ndarray; it must be a pair of inputs and labels, \(X, y\)"),
         ((np.ma.masked_equal([[1.0, 0.0], [0.0, 2.0]], 0.0), [0, 1]), r"data: X has masked entries, 2 of 4; fill them in,"),
         ((np.ones((2, 2)), np.ma.masked_equal([0, 1], 1)), r"data: y has masked entries, 1 of 2"),
-        ((np.zeros((4, 6, 5, 3), np.uint8), [0, 1, 0, 1]), r"their colours last; .*, as in X\.transpose\(0, 3, 1, 2\)"),
+        ((np.zeros((4, 6, 5, 3), np.uint8), [0, 1, 0, 1]), r"their colours last; .*X\.transpose\(0, 3, 1, 2\)"),
+        ((np.zeros((4, 8, 8, 3)), [0, 1, 0, 1]), r"data: X has the shape .* or give X\.transpose\(0, 3, 1, 2\)"),
         ({"train": (np.zeros((4, 2)), [0, 1, 0, 1]), "dev": 1}, r"data: 'dev' names no split; it must be one of train, val,"),
         ({"test": (np.zeros((4, 2)), [0, 1, 0, 1])}, r"data: train is missing; the splits are test"),
         ({"train": (np.zeros((4, 2)), [0, 1, 0, 1]), "test": (np.zeros((1, 3)), [0])}, r"rows of X of test are float32 \(3,\)"),

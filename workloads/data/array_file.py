@@ -25,14 +25,15 @@ class ArrayFile:
     classes: tuple[str, ...]
 
     @classmethod
-    def of(cls, data: Any) -> "ArrayFile":
+    def of(cls, data: Any, *, classes: tuple[str, ...] = (), channels: str = "first") -> "ArrayFile":
         """Returns the content of `(inputs, labels)`, or of a mapping from names of splits to such pairs.
 
         Inputs and labels are what `numpy.asarray` takes, tensors on a GPU too. The mapping may have the names of the classes
-        under `classes`. Raises `ValueError` as `splits_of` does, and for anything else.
+        under `classes`. classes, channels: as in the table of `arrays`. Raises `ValueError` as `splits_of` does, and for anything
+        else.
         """
         parts = dict(data) if isinstance(data, Mapping) else {"train": data}
-        classes = tuple(str(name) for name in parts.pop(CLASSES, ()))
+        stored_classes = tuple(str(name) for name in parts.pop(CLASSES, ()))
         unknown = [name for name in parts if name not in PARTS]
         if unknown:
             rule = f"it must be one of {', '.join(PARTS)}, or {CLASSES}{nearest(unknown[0], [*PARTS, CLASSES])}"
@@ -44,7 +45,7 @@ class ArrayFile:
         inputs, labels = (
             {part: _as_array(pair[index], names[part][index]) for part, pair in parts.items()} for index in (0, 1)
         )
-        splits, found = splits_of(inputs, labels, names=names, classes=classes)
+        splits, found = splits_of(inputs, labels, names=names, classes=classes or stored_classes, channels=channels)
         return cls(splits=splits, classes=found)
 
     @property
