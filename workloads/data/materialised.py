@@ -1,5 +1,6 @@
 """Reads a map-style data set of PyTorch once, item by item, into arrays of inputs and labels."""
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,19 @@ def _items(dataset: Any, *, name: str) -> Iterator[tuple[npt.NDArray[Any], Any]]
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise ValueError(f"item {row} of {name} is a {type(item).__name__}; it must be a pair (input, label)")
         values, label = item
-        yield _input(values, f"item {row} of {name}"), label.item() if hasattr(label, "item") else label
+        yield _input(values, f"item {row} of {name}"), _label(label, f"item {row} of {name}")
+
+
+def _label(label: Any, name: str) -> Any:
+    """Returns a label as a number or text. Raises `ValueError` for several elements, such as a one-hot row."""
+    is_array = hasattr(label, "item") and hasattr(label, "shape")
+    if not is_array and not isinstance(label, tuple | list):
+        return label
+    shape = tuple(label.shape) if is_array else (len(label),)
+    if math.prod(shape) != 1:
+        rule = "it must be one class, a whole number or text; of a one-hot row it is the argmax"
+        raise ValueError(f"{name} has a label of shape {shape}; {rule}")
+    return label.item() if is_array else label[0]
 
 
 def _input(values: Any, name: str) -> npt.NDArray[Any]:

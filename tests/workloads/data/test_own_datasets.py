@@ -69,6 +69,16 @@ class Targets(Pets):
         return torch.zeros(3), 0.25 * row
 
 
+class OneHot(Pets):
+    def __getitem__(self, row: int):
+        return torch.zeros(3), torch.eye(2)[row % 2]
+
+
+class Listed(Pets):
+    def __getitem__(self, row: int):
+        return torch.zeros(3), [row % 2, 1] if row else [0]
+
+
 class Cropped(Pets):
     """Random transforms in making it and in reading it."""
 
@@ -145,6 +155,8 @@ def test_random_transforms_are_the_same_at_every_load_and_leave_the_generators_a
         ("Failing", r"item 0 of own_pets\.py:Failing, train raised RuntimeError: no such file"),
         ("Detection", r"item 0 of own_pets\.py:Detection, train is a dict; it must be a pair \(input, label\)"),
         ("Targets", r"Targets, train: labels, row 1 has the label 0\.25; .* regression is not supported"),
+        ("OneHot", r"item 0 of own_pets\.py:OneHot, train has a label of shape \(2,\); .* one-hot row it is the argmax"),
+        ("Listed", r"item 1 of own_pets\.py:Listed, train has a label of shape \(2,\); it must be one class"),
         ("nothing", r"own_pets\.py:nothing, train has no items"),
         ("stream", r"own_pets\.py:stream, train is a list_iterator; it must be a map-style data set"),
     ],
