@@ -83,8 +83,9 @@ def run(
         model: the model of all jobs, in place of that of the spec: a class of `nn.Module`, a function that returns a network, or
             a table such as `{"name": Net, "width": 64}`.
         data: the data of all jobs, in place of that of the spec: a pair `(X, y)` of inputs and labels (arrays, tensors, lists), a
-            mapping such as `{"train": (X, y), "test": (X2, y2)}`, or a table. Arrays are stored in `out`, so that the study
-            resumes without them; run keys cover their content. Stages that take their data from another stage keep those. A table
+            mapping such as `{"train": (X, y), "test": (X2, y2)}`, map-style data sets of PyTorch in place of pairs, or a table.
+            Arrays are stored in `out`, so that the study resumes without them; run keys cover their content. Stages that take
+            their data from another stage keep those. A table
             `{name: arrays, ...}` of the spec without a `path` gives their options.
         overrides, axes: as for `load_spec`.
         address: the address of a Ray cluster; `local` starts one on this machine for this call. If this process is in a cluster

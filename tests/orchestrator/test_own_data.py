@@ -6,12 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Subset, TensorDataset
 
 from pruneyard.orchestrator.driver.run import run
 from pruneyard.orchestrator.errors import SpecError, UsageError
 from pruneyard.orchestrator.spec.load import load_spec
 from pruneyard.testing.cases import each_case
 from pruneyard.workloads.data.array_file import ArrayFile
+
+
+class FewRows(TensorDataset):
+    classes = ("ant", "bee")
 
 
 def spec(**fields: Any) -> dict[str, Any]:
@@ -89,6 +94,17 @@ def test_arrays_handed_over_are_resumed_by_another_process_and_keyed_by_content(
     assert run(tables, tmp_path / "digits", data="digits", local=True).exit_code == 0
 
 
+def test_data_sets_handed_over_give_the_runs_of_their_arrays(tmp_path: Path) -> None:
+    inputs, labels = torch.randn(80, 6, generator=torch.Generator().manual_seed(0)), torch.arange(80) % 2
+    tables, rows = spec(budget={"steps": 2}), FewRows(inputs, labels)
+    arrays = {"train": (inputs[:60], labels[:60]), "test": (inputs[60:], labels[60:]), "classes": FewRows.classes}
+    expected = run(tables, tmp_path / "arrays", data=arrays, local=True).runs()["run_key"].item()
+    parts = {"train": FewRows(inputs[:60], labels[:60]), "test": Subset(rows, range(60, 80))}
+    assert run(tables, tmp_path / "parts", data=parts, local=True).runs()["run_key"].item() == expected
+    whole = run(tables, tmp_path / "whole", data=rows, local=True)
+    assert set(whole.curves().query("name == 'class_accuracy'")["key"]) == set(FewRows.classes)
+
+
 def test_a_table_of_arrays_without_a_path_gives_the_options_of_arrays_handed_over(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (80, 6, 5, 3), dtype=np.uint8)
     labels = np.array(["ant", "bee"])[np.arange(80) % 2]
@@ -122,7 +138,8 @@ def test_options_of_arrays_handed_over_are_checked(data: dict[str, Any], message
         ((np.zeros((4, 2)), [0, 1, 0]), r"data: y has 3 labels and X has 4 rows; they must be as many"),
         ((np.zeros((4, 2)), [0, 0, 0, 0]), r"data: y has only the class 0"),
         ((np.full((4, 2), np.nan), [0, 1, 0, 1]), r"data: X, row 0, column 0 is nan"),
-        (np.zeros((4, 2)), r"data: train is a ndarray; it must be a pair of inputs and labels, \(X, y\)"),
+        (np.zeros((4, 2)), r"data: train is a ndarray; it must be a pair of inputs and labels, \(X, y\), or a map-style data"),
+        (FewRows(torch.eye(4), torch.eye(4)), r"data: item 0 of FewRows, train has a label of shape \(4,\); it must be one"),
         ((np.ma.masked_equal([[1.0, 0.0], [0.0, 2.0]], 0.0), [0, 1]), r"data: X has masked entries, 2 of 4; fill them in,"),
         ((np.ones((2, 2)), np.ma.masked_equal([0, 1], 1)), r"data: y has masked entries, 1 of 2"),
         ((np.zeros((4, 6, 5, 3), np.uint8), [0, 1, 0, 1]), r"their colours last; .*X\.transpose\(0, 3, 1, 2\)"),

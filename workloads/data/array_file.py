@@ -12,9 +12,21 @@ from safetensors.numpy import save
 
 from pruneyard.workloads.data.array_splits import PARTS, Array, splits_of
 from pruneyard.workloads.data.dataset import Split
+from pruneyard.workloads.data.materialised import is_data_set, materialise
+from pruneyard.workloads.seeding import seeded_globals
 from pruneyard.workloads.user_code.nearest import nearest
 
 CLASSES = "classes"
+
+
+def _pair(given: Any, part: str) -> tuple[Any, Any]:
+    """Returns the inputs and labels of what was handed over for a split."""
+    if is_data_set(given):
+        return materialise(given, name=f"{type(given).__name__}, {part}")
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        rule = "it must be a pair of inputs and labels, (X, y), or a map-style data set of PyTorch"
+        raise ValueError(f"{part} is a {type(given).__name__}; {rule}")
+    return given[0], given[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +38,12 @@ class ArrayFile:
 
     @classmethod
     def of(cls, data: Any, *, classes: tuple[str, ...] = (), channels: str = "first") -> "ArrayFile":
-        """Returns the content of `(inputs, labels)`, or of a mapping from names of splits to such pairs.
+        """Returns the content of `(inputs, labels)` or of a map-style data set, or of a mapping from names of splits to these.
 
         Inputs and labels are what `numpy.asarray` takes, tensors on a GPU too. The mapping may have the names of the classes
-        under `classes`. classes, channels: as in the table of `arrays`. Raises `ValueError` as `splits_of` does, and for anything
+        under `classes`; otherwise they are those of the training data set. Data sets are read as those of an import path are.
+
+        classes, channels: as in the table of `arrays`. Raises `ValueError` as `splits_of` and `materialise` do, and for anything
         else.
         """
         parts = dict(data) if isinstance(data, Mapping) else {"train": data}
@@ -38,14 +52,15 @@ class ArrayFile:
         if unknown:
             rule = f"it must be one of {', '.join(PARTS)}, or {CLASSES}{nearest(unknown[0], [*PARTS, CLASSES])}"
             raise ValueError(f"{unknown[0]!r} names no split; {rule}")
-        for part, pair in parts.items():
-            if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise ValueError(f"{part} is a {type(pair).__name__}; it must be a pair of inputs and labels, (X, y)")
+        of_train = getattr(parts.get("train"), "classes", ())
+        with seeded_globals(0):
+            parts = {part: _pair(given, part) for part, given in parts.items()}
         names = {part: (f"X of {part}", f"y of {part}") for part in parts} if isinstance(data, Mapping) else {"train": ("X", "y")}
         inputs, labels = (
             {part: _as_array(pair[index], names[part][index]) for part, pair in parts.items()} for index in (0, 1)
         )
-        splits, found = splits_of(inputs, labels, names=names, classes=classes or stored_classes, channels=channels)
+        classes = classes or stored_classes or tuple(str(name) for name in of_train)
+        splits, found = splits_of(inputs, labels, names=names, classes=classes, channels=channels)
         return cls(splits=splits, classes=found)
 
     @property

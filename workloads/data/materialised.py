@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,12 @@ from pruneyard.workloads.data.array_splits import Array
 
 MEMINFO = Path("/proc/meminfo")
 MAX_SHARE = 0.5  # of the memory that is free: splits and batches need some too
+
+
+def is_data_set(given: Any) -> bool:
+    """Returns whether something from Python can be read as a data set. Arrays and frames have its methods too, and a shape."""
+    is_data = isinstance(given, tuple | list | str | bytes | Mapping) or hasattr(given, "shape")
+    return not is_data and hasattr(given, "__len__") and hasattr(given, "__getitem__")
 
 
 def materialise(dataset: Any, *, name: str) -> tuple[Array, Array]:
