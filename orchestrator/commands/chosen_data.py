@@ -33,7 +33,7 @@ def data_table(given: str) -> dict[str, Any]:
 
 
 def _target(path: Path, given: str, separator: str) -> str:
-    """Returns the column of classes: one with a usual name, or the last one."""
+    """Returns the column of classes: one with a usual name, or the last one besides that of splits."""
     import pandas as pd
     import pyarrow.parquet as pq
 
@@ -47,7 +47,8 @@ def _target(path: Path, given: str, separator: str) -> str:
         raise UsageError(f"--data {given}: {file} cannot be read: {error}") from error
     if not columns:
         raise UsageError(f"--data {given}: {file} has no columns")
-    return next((name for name in columns if name.lower() in _TARGETS), columns[-1])
+    last = ([name for name in columns if name != "split"] or columns)[-1]
+    return next((name for name in columns if name.lower() in _TARGETS), last)
 
 
 def check_fits(tables: Mapping[str, Any]) -> None:

@@ -103,6 +103,40 @@ def test_a_folder_has_a_file_for_each_split_of_any_format(tmp_path: Path, caplog
     assert "column job: 1 test rows have a category that no training row has, the first is 'astronaut'" in caplog.text
 
 
+def test_a_column_of_splits_gives_the_data_of_a_file_for_each(tmp_path: Path) -> None:
+    split = np.random.default_rng(0).permutation(["train"] * 60 + ["val"] * 10 + ["test"] * 30)
+    frame, options = people(), {"target": "income"}
+    named = write(tmp_path, frame.assign(split=split))
+    data = Table(path=named, **options).load()
+    assert [len(rows) for rows in (data.train, data.val, data.calib, data.test)] == [54, 10, 6, 30]
+    for part in ("train", "val", "test"):
+        write(tmp_path / "parts", frame[split == part], f"{part}.csv")
+    assert data.fingerprint == Table(path=str(tmp_path / "parts"), **options).load().fingerprint
+    assert Table(path=named, **options, categorical=("split",)).load().image_shape == (9,)
+    without = Table(path=write(tmp_path, frame, "without.csv"), **options).load()
+    assert Table(path=named, **options, drop=("split",)).load().fingerprint == without.fingerprint
+    for part in ("train", "test"):
+        write(tmp_path / "both", frame.assign(split=part), f"{part}.csv")
+    with pytest.raises(ValueError, match="both, column split names splits, as the files do; list split in drop"):
+        Table(path=str(tmp_path / "both"), **options).load()
+    other = write(tmp_path, frame.assign(split=np.where(split == "train", "yes", "no")), "other.csv")
+    assert Table(path=other, **options).load().image_shape == (8,)
+
+
+@pytest.mark.parametrize(("start", "is_named"), [(0, True), (1, True), (2, False)])
+def test_a_column_that_numbers_the_rows_is_named(
+    start: int, is_named: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, people().assign(id=start + np.arange(100)))
+    with caplog.at_level(logging.WARNING):
+        Table(path=path, target="income").load()
+    assert (f"people.csv, column id numbers the rows in order, from {start}: it tells" in caplog.text) == is_named
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        Table(path=path, target="income", drop=("id",)).load()
+    assert "numbers the rows" not in caplog.text
+
+
 def test_parquet_and_csv_give_the_same_data(tmp_path: Path) -> None:
     frame = people()
     frame.loc[5, "floor"] = None
@@ -154,6 +188,10 @@ def changed(**columns: Any) -> pd.DataFrame:
         (changed(age=np.inf), {}, r"people\.csv, column age, row 1 is inf; it must be a finite number, or missing"),
         (changed(age=np.nan), {}, r"column age has no value in the training rows; name it in drop"),
         (changed(job=[f"job {i}" for i in range(100)]), {"max_categories": 50}, r"column job has \d+ different .* 50; raise"),
+        (people().reset_index(names=""), {}, r"column 1 of 6 has no name, .*; list 'Unnamed: 0' in drop, or give it"),
+        (changed(split=["train", "tset"] * 50), {}, r"column split, row 1 is 'tset'; as other rows .*; did you mean test\?"),
+        (changed(split=["Train", None] * 50), {}, r"column split, row 0 is 'Train'; .* val, calib, test; list split in drop"),
+        (changed(split=["val", "test"] * 50), {}, r"column split has val, test; train must be one of the splits"),
         (people()[["income"]], {}, r"has no column besides the target 'income'"),
     ],
 )

@@ -1,9 +1,10 @@
 """Your own table, CSV or Parquet: columns of numbers and categories, and a target column with the classes.
 
 PATH is a file (.csv, .tsv, .parquet), or a folder with a file called train and others called val, calib and test as far as they
-exist; splits without a file are cut from the training rows. Numbers are standardised; a missing one gets the median, and a
-feature says that it was missing. Columns of text, and those that `categorical` names, are categories. All of this is fitted on
-the training rows alone. The target is classes, whole numbers or text; regression is not supported. Rows count from 0.
+exist; a column `split` of a single file names them, too. Other splits are cut from the training rows. Numbers are standardised; a
+missing one gets the median, and a feature says that it was missing. Columns of text, and those that `categorical` names, are
+categories. All of this is fitted on the training rows alone. The target is classes, whole numbers or text; regression is not
+supported. Rows count from 0 in each file, or in each split that a column names.
 
 Reference: Borisov et al. 2024, Deep Neural Networks and Tabular Data: A Survey (arXiv:2110.01889), for the encodings
 """
@@ -29,6 +30,7 @@ from pruneyard.workloads.data.table_columns import (
     Numbers,
     is_text,
 )
+from pruneyard.workloads.data.table_roles import SPLIT, check_features, parts_of
 from pruneyard.workloads.data.user_files import UserFileSource
 from pruneyard.workloads.plugins import Settings
 
@@ -128,7 +130,18 @@ class Table(UserFileSource):
                     if name not in frame.columns:
                         self._refuse_column(key, name, frame, files[part])
         # Positions are the rows that messages name, whatever index a Parquet file has.
-        return {part: frame[frames["train"].columns].reset_index(drop=True) for part, frame in frames.items()}
+        frames = {part: frame[frames["train"].columns].reset_index(drop=True) for part, frame in frames.items()}
+        return self._by_split(frames)
+
+    def _by_split(self, frames: Frames) -> Frames:
+        """Returns the rows by split, as files or a column name them. Raises `ValueError` if both do, or a feature has no name."""
+        table = frames["train"]
+        features = [name for name in table.columns if name not in (self.target, *self.drop, *self.categorical)]
+        check_features(table, features, place=self.path)
+        parts = parts_of(table, place=self.path) if SPLIT in features else None
+        if parts is not None and len(frames) > 1:
+            raise ValueError(f"{self.path}, column {SPLIT} names splits, as the files do; list {SPLIT} in drop")
+        return parts or frames
 
     def _refuse_column(self, key: str, name: str, frame: pd.DataFrame, file: Path) -> None:
         known = [str(column) for column in frame.columns]
