@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from pruneyard.orchestrator.artifacts.run_keys import full_run_key
+from pruneyard.orchestrator.artifacts.run_keys import RunChoice, full_run_key
 from pruneyard.orchestrator.errors import ClusterError, ExitCode, UsageError
 from pruneyard.orchestrator.reading.analyses import analysis
 from pruneyard.orchestrator.reading.choice import best_run, pareto_front
@@ -197,6 +197,9 @@ class Results:
             >>> list(front["method"])
             ['rigl']
         """
+        if isinstance(objectives, str):
+            rule = f"it must be a list, such as [{objectives!r}, 'num_active'], or a table with max or min for each name"
+            raise UsageError(f"objectives is {objectives!r}; {rule}")
         runs, metrics = self._store.runs(), self._store.metrics()
         if stage is not None:
             runs = runs.filter(pa.array([name == stage for name in runs.column("stage").to_pylist()], pa.bool_()))
@@ -281,7 +284,7 @@ class Results:
         """
         return analysis(self._study, kind, metric=metric, **options)
 
-    def lineage(self, key: str) -> pd.DataFrame:
+    def lineage(self, key: "RunChoice") -> pd.DataFrame:
         """Returns a run in the last row and above it all runs that it rests on: its inputs, their inputs, and so on.
 
         Column `generation` counts the steps from the run. Raises `UsageError` for a run that is not in the folder.
@@ -294,7 +297,7 @@ class Results:
         runs = self._store.runs()
         return ancestors(runs, full_run_key(self.folder, key, option="key"))
 
-    def predictions(self, key: str | None = None) -> Mapping[str, SplitPredictions]:
+    def predictions(self, key: "RunChoice | None" = None) -> Mapping[str, SplitPredictions]:
         """Returns the logits of a run by split; see `pruneyard.predictions`.
 
         Example:
@@ -305,12 +308,12 @@ class Results:
         check_results(self.folder)
         return predictions(self, key)
 
-    def network(self, key: str | None = None) -> "nn.Module":
+    def network(self, key: "RunChoice | None" = None) -> "nn.Module":
         """Returns the network of a run, ready to call, with its masks applied; see `pruneyard.load_network`.
 
         Example:
             >>> results = pruneyard.Results("out/digits")
-            >>> network = results.network(results.best()["run_key"])
+            >>> network = results.network(results.best())
             >>> network.training
             False
         """

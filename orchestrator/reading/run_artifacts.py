@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from pruneyard.orchestrator.artifacts.run_keys import full_run_key
+from pruneyard.orchestrator.artifacts.run_keys import RunChoice, full_run_key
 from pruneyard.orchestrator.errors import UsageError
 from pruneyard.reports.layout import RunFolder
 from pruneyard.reports.location import Location, located
@@ -26,12 +26,13 @@ class HasFolder(Protocol):
 Source = HasFolder | str | PathLike[str] | Location
 
 
-def load_network(run: Source, key: str | None = None) -> "nn.Module":
+def load_network(run: Source, key: "RunChoice | None" = None) -> "nn.Module":
     """Returns the network of a finished run in evaluation mode on the CPU: its trained weights, zero outside its masks.
 
     Args:
         run: a folder of results, a `Results`, or the folder of one run's artifacts.
-        key: the run key, or at least its first eight digits; needed if the folder has several completed runs.
+        key: the run key, or at least its first eight digits; needed if the folder has several completed runs. A
+            row with `run_key`, as of `Results.best`, is one, too.
 
     The network takes a batch as training gave it, such as images `(N, C, H, W)` that were scaled and normalised, and returns
     logits `(N, C)`. Nothing is unpickled. Raises `UsageError` for a run that is not there, has no network or is damaged.
@@ -49,7 +50,7 @@ def load_network(run: Source, key: str | None = None) -> "nn.Module":
     return finished_network(folder, run_key).network
 
 
-def predictions(run: Source, key: str | None = None) -> Mapping[str, SplitPredictions]:
+def predictions(run: Source, key: "RunChoice | None" = None) -> Mapping[str, SplitPredictions]:
     """Returns the logits of a finished run by split, with labels and row ids, as NumPy arrays.
 
     Args:
@@ -77,7 +78,7 @@ def predictions(run: Source, key: str | None = None) -> Mapping[str, SplitPredic
         raise UsageError(str(error)) from error
 
 
-def _folder_and_key(run: Source, key: str | None) -> tuple[RunFolder, str]:
+def _folder_and_key(run: Source, key: "RunChoice | None") -> tuple[RunFolder, str]:
     folder = run.folder if isinstance(run, HasFolder) else RunFolder(located(run))
     if not folder.path.is_dir():
         raise UsageError(f"{folder.path}: there is no such folder")

@@ -48,8 +48,11 @@ def apply_overrides(
     """Returns the tables with the changes of the command line, and the keys that they set.
 
     An override of a key of the job becomes an axis with one value, so that it also replaces the values of an axis in the spec.
-    Raises `UsageError` for a key that is both set and an axis.
+    Raises `UsageError` for a key that is both set and an axis, and for an axis that is no list.
     """
+    for key, values in axes.items():
+        if not isinstance(values, list | tuple):
+            raise UsageError(f"axes.{key} is {short_json(values)}; it must be a list, such as [{short_json(values)}]")
     for key in overrides.keys() & axes.keys():
         raise UsageError(f"{key}: is both set and an axis on the command line; give one of the two")
     header = set(hints_of(Header))

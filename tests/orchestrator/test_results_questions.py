@@ -273,3 +273,22 @@ def test_a_study_that_failed_has_a_table_and_no_chart(tmp_path: Path) -> None:
         results.plot()
     with pytest.raises(UsageError, match="no run has it"):
         results.best()
+
+
+def test_a_row_with_run_key_chooses_a_run(trained: Results) -> None:
+    best, (row,) = trained.best(), trained.runs().to_dict("records")
+    assert trained.lineage(best)["run_key"].tolist() == [row["run_key"]]
+    assert trained.network(best).state_dict().keys() == trained.network(row["run_key"]).state_dict().keys()
+    assert trained.predictions(row).keys() == pruneyard.predictions(trained, best).keys()
+
+
+@pytest.mark.parametrize("chosen", ["final", "status", 12345678])
+def test_what_is_no_row_with_run_key_chooses_no_run(chosen: Any, trained: Results) -> None:
+    given = {"final": trained.final(), "status": trained.best()[["status"]]}.get(chosen, chosen)
+    with pytest.raises(UsageError, match=r"key: is a (DataFrame|Series|int); it must be a run key, .* or one row with"):
+        trained.network(given)
+
+
+def test_objectives_are_a_list(made_up: Results) -> None:
+    with pytest.raises(UsageError, match="objectives is 'val/accuracy'; it must be a list, such as"):
+        made_up.pareto("val/accuracy")

@@ -245,6 +245,12 @@ def test_a_key_that_is_both_set_and_an_axis_is_refused() -> None:
         load_spec("mnist-density", overrides={"optimizer.lr": 0.5}, axes={"optimizer.lr": [0.1, 0.03]})
 
 
+@pytest.mark.parametrize(("key", "values", "shown"), [("optimizer.lr", 0.1, "0.1"), ("method", "set", '"set"')])
+def test_an_axis_that_is_no_list_is_refused(key: str, values: Any, shown: str) -> None:
+    with pytest.raises(UsageError, match=rf"axes\.{key} is {shown}; it must be a list, such as \[{shown}\]"):
+        load_spec("mnist-density", axes={key: values})
+
+
 CONTROLS: list[dict[str, Any]] = [
     {"method": "dense"},
     {"method": {"name": "rigl"}},
