@@ -85,8 +85,8 @@ def run(
         data: the data of all jobs, in place of that of the spec: a pair `(X, y)` of inputs and labels (arrays, tensors, lists), a
             mapping such as `{"train": (X, y), "test": (X2, y2)}`, map-style data sets of PyTorch in place of pairs, or a table.
             Arrays are stored in `out`, so that the study resumes without them; run keys cover their content. Stages that take
-            their data from another stage keep those. A table
-            `{name: arrays, ...}` of the spec without a `path` gives their options.
+            their data from another stage keep those. A table `{name: arrays, ...}` of the spec without a `path` gives their
+            options.
         overrides, axes: as for `load_spec`.
         address: the address of a Ray cluster; `local` starts one on this machine for this call. If this process is in a cluster
             already, because it has called `ray.init`, the study runs there, and the connection stays open.
