@@ -198,8 +198,7 @@ class Results:
             ['rigl']
         """
         if isinstance(objectives, str):
-            rule = f"it must be a list, such as [{objectives!r}, 'num_active'], or a table with max or min for each name"
-            raise UsageError(f"objectives is {objectives!r}; {rule}")
+            raise UsageError(f"objectives is {objectives!r}; it must be a list, or a table with max or min for each name")
         runs, metrics = self._store.runs(), self._store.metrics()
         if stage is not None:
             runs = runs.filter(pa.array([name == stage for name in runs.column("stage").to_pylist()], pa.bool_()))

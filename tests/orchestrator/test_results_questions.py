@@ -290,5 +290,5 @@ def test_what_is_no_row_with_run_key_chooses_no_run(chosen: Any, trained: Result
 
 
 def test_objectives_are_a_list(made_up: Results) -> None:
-    with pytest.raises(UsageError, match="objectives is 'val/accuracy'; it must be a list, such as"):
+    with pytest.raises(UsageError, match="objectives is 'val/accuracy'; it must be a list, or a table"):
         made_up.pareto("val/accuracy")

@@ -33,9 +33,8 @@ def as_inputs(values: Array, name: str, *, channels: str | None = None) -> Image
     if values.ndim == 4 and channels == "last":
         values = values.transpose(0, 3, 1, 2)
     elif values.ndim == 4 and _has_colours_last(values):
-        transposed = "X.transpose(0, 3, 1, 2)"
-        rule = f"set channels: last of `arrays`, or give {transposed}" if channels else f"they must come first, as in {transposed}"
-        raise ValueError(f"{name} has the shape {values.shape}, images with their colours last; {rule}")
+        rule = "set channels: last of `arrays`, or give" if channels else "they must come first, as in"
+        raise ValueError(f"{name} has the shape {values.shape}, images with their colours last; {rule} X.transpose(0, 3, 1, 2)")
     if values.dtype == np.uint8 and values.ndim in (3, 4):
         images = values if values.ndim == 4 else values[:, None]
         return np.ascontiguousarray(images, dtype=np.uint8)
