@@ -30,3 +30,8 @@ def renamed(was: str, metadata: Mapping[str, Any] | None = None) -> dict[str, An
     Specs may still use the old key, and identities keep it, so that the run keys of existing results stay valid.
     """
     return {**(metadata or {}), "was": was}
+
+
+def in_place_of(other: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the metadata of a field that is given instead of another one, which is not missing where this one is wrong."""
+    return {**metadata, "in_place_of": other}

@@ -86,7 +86,7 @@ def _rows(table: Input, calibrators: Sequence[str], *, positive: int | str | Non
     about = {"file": table.path, "model": table.model_name, "rows": len(outputs.splits["test"]), "note": outputs.note}
     yield {**about, "calibrator": NONE, "metrics": metrics_on_test(outputs, num_bins=num_bins)}
     # A file may have no calib rows, but val rows to fit on.
-    fit = "calib" if "calib" in outputs.splits else "val"
+    fit = "val" if "val" in outputs.splits and "calib" not in outputs.splits else "calib"
     for name in dict.fromkeys(calibrators):
         settings = _decoded(Settings, {"method": name, "num_bins": num_bins, "fit": fit}, table.path)
         after = calibrated(outputs, settings).after

@@ -279,11 +279,17 @@ def _construct(cls: type[Any], values: Mapping[str, Any], key: str, log: Problem
         field, place, message = split_message(cls, str(error))
         if not field:
             log.add(key, message)
-        elif field not in wrong:
+        elif field not in wrong and not any(_stands_for(cls, name) == field for name in wrong):
             log.add(join_keys(key, field + place), message)
             if field in values and field in defaults_of(cls) and not names_in(hints_of(cls)[field]):
                 return _construct(cls, values, key, log, wrong={*wrong, field})
         return None
+
+
+def _stands_for(cls: type[Any], name: str) -> str | None:
+    """Returns the field in whose place a field is given; None for most."""
+    found: str | None = cls.__dataclass_fields__[name].metadata.get("in_place_of")
+    return found
 
 
 def split_message(cls: type[Any], message: str) -> tuple[str, str, str]:

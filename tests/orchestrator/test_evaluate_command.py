@@ -68,6 +68,12 @@ def test_a_model_with_val_but_no_calib_rows_is_fitted_to_val(tmp_path: Path, pru
     assert (of_large["model"], of_large["metrics"]["ece"]) == ("large", expected["test/ece"])
 
 
+def test_rows_of_calib_are_wanted_where_all_rows_are_test(tmp_path: Path, pruneyard: Pruneyard) -> None:
+    file = write_outputs(tmp_path / "net.npz", LOGITS, LABELS, split=np.full(200, "test"))
+    answer = pruneyard("evaluate", file, "--calibrator", "temperature")
+    assert (answer.code, "there must be rows of split calib, to fit on" in answer.err) == (2, True)
+
+
 def test_a_positive_class_adds_columns(tmp_path: Path, pruneyard: Pruneyard) -> None:
     logits, labels = made_up(200, 2)
     file = write_outputs(tmp_path / "net.csv", logits, labels)

@@ -366,6 +366,17 @@ def test_a_command_that_does_not_fit_is_refused_with_its_key(
     assert re.search(words, problems(spec))
 
 
+@pytest.mark.parametrize("command", ["python work.py {lr} {bar}", ["python", "work.py"]])
+def test_a_function_is_not_missed_where_a_command_is_wrong(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work.py").touch()
+    said = problems({"command": command, "arguments": {"lr": 1}})
+    assert "command: " in said
+    assert "function: " not in said
+
+
 def test_jobs_with_axes_over_arguments_have_labels_that_tell_them_apart() -> None:
     spec = {"function": register(climb), "grid": {"arguments.lr": [0.1, 0.2]}, "seeds": 2}
     jobs: tuple[Job, ...] = load_spec({"name": "s", "kind": "function", **spec}).jobs

@@ -14,6 +14,7 @@ Encoding = Literal["one_hot", "ordinal"]
 
 Values = npt.NDArray[np.float64]
 
+MAX_OTHERS = 8  # kinds of values that are no numbers in a column of numbers; more are taken for categories
 MISSING = None  # the category of rows without a value
 NOT_SEEN = -1  # the code of a category that no training row has
 MAX_NUMBER = float(np.finfo(np.float32).max) / 2  # differences of two such numbers fit into float32
@@ -97,6 +98,7 @@ class Categories:
         found: list[str | None] = [*sorted({text for text in texts if text is not None})]
         found += [MISSING] * (MISSING in texts)
         if encoding == "one_hot" and len(found) > max_categories:
+            _check_no_numbers(texts, where=where)
             raise ValueError(
                 f"{where} has {len(found)} different values, such as {found[0]!r} and {found[1]!r}, and max_categories is "
                 f"{max_categories}; raise it, set encoding: ordinal, or name the column in drop"
@@ -133,6 +135,17 @@ def as_text(column: "pd.Series[Any]") -> list[str | None]:
     if pd.api.types.is_bool_dtype(column) or is_text(column):
         return [MISSING if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]
     return [MISSING if np.isnan(number) else f"{number:.17g}" for number in _floats(column)]
+
+
+def _check_no_numbers(texts: list[str | None], *, where: str) -> None:
+    """Raises `ValueError` that names the values that are no numbers, if these are few: most often missing ones, such as `?`."""
+    values = pd.Series([text for text in texts if text is not MISSING], dtype=object)
+    is_number = pd.to_numeric(values, errors="coerce").notna()
+    others = values[~is_number].unique()
+    if not 0 < len(others) <= min(MAX_OTHERS, values[is_number].nunique() - 1):
+        return
+    counts = f"{int(is_number.sum())} of {len(values)} values are numbers, and the others are {', '.join(map(repr, others))}"
+    raise ValueError(f"{where} holds text: {counts}; leave these empty where a number is missing, or name the column in drop")
 
 
 def _floats(column: "pd.Series[Any]") -> Values:

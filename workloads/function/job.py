@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from pruneyard.workloads.data.dataset import Dataset
-from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY, SET_BY_RESOURCES
+from pruneyard.workloads.fields import NEUTRAL_BY_DEFAULT, NOT_IDENTITY, SET_BY_RESOURCES, in_place_of
 from pruneyard.workloads.function.arguments import check_plain
 from pruneyard.workloads.function.function_run import FunctionRun, Reported
 from pruneyard.workloads.function.handover import Handover, Raised, Returned
@@ -44,7 +44,7 @@ class FunctionJob:
     function: str = field(
         default="", metadata=NOT_IDENTITY
     )  # `code_identity` says what of them enters the run key
-    command: str = field(default="", metadata=NOT_IDENTITY)
+    command: str = field(default="", metadata=in_place_of("function", NOT_IDENTITY))
     arguments: Mapping[str, Any] = field(default_factory=dict)
     steps: int = field(default=0, metadata=NOT_IDENTITY)
     version: str = field(default="", metadata=NEUTRAL_BY_DEFAULT)

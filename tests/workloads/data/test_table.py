@@ -192,6 +192,11 @@ def changed(**columns: Any) -> pd.DataFrame:
         (changed(split=["train", "tset"] * 50), {}, r"column split, row 1 is 'tset'; as other rows .*; did you mean test\?"),
         (changed(split=["Train", None] * 50), {}, r"column split, row 0 is 'Train'; .* val, calib, test; list split in drop"),
         (changed(split=["val", "test"] * 50), {}, r"column split has val, test; train must be one of the splits"),
+        (
+            changed(age=[*map(str, range(1, 97)), "?", "?", "?", ""]),
+            {"max_categories": 50},
+            r"column age holds text: \d+ of \d+ values are numbers, and the others are '\?'; leave these empty where",
+        ),
         (people()[["income"]], {}, r"has no column besides the target 'income'"),
     ],
 )
