@@ -9,7 +9,7 @@ from foreign_plugins.slow_cosine import SlowCosine
 __all__ = ["FailingRank"]
 
 FAILS_AT = 7
-SEEN_FOR_S = 3  # so that a test that looks at both ranks sees them while their process group exists
+SEEN_FOR_S = 6  # so that a test that looks at both ranks sees them while their process group exists
 
 
 @dataclass(frozen=True, kw_only=True)
