@@ -66,6 +66,9 @@ def read_text(source: str | PathLike[str] | Location) -> tuple[str, str]:
         path = located(source)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    except TypeError as error:
+        rule = "it must be a path, the name of a packaged spec, or tables"
+        raise UsageError(f"the spec is of type {type(source).__name__}; {rule}") from error
     if path.suffix in SUFFIXES or path.is_file():
         try:
             return path.read_text(encoding="utf-8"), str(source)

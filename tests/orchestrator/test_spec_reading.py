@@ -107,6 +107,9 @@ def test_a_file_that_is_not_there_gets_the_packaged_names() -> None:
         UsageError, match=r"nowhere: there is no such file, and the packaged specs are .*quickstart"
     ):
         load_spec("nowhere")
+    for wrong in (None, 3, ["quickstart"]):
+        with pytest.raises(UsageError, match=rf"^the spec is of type {type(wrong).__name__}; it must be a path, the name of a"):
+            load_spec(wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"^nowhere\.yaml: cannot be read: No such file or directory$"):
         load_spec("nowhere.yaml")
 
