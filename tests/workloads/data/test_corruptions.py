@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from pruneyard.testing.cases import each_case
+from pruneyard.workloads.data.corruptions.blurs import zoom_blur
 from pruneyard.workloads.data.corruptions.catalogue import CORRUPTIONS, SEVERITIES, STANDARD, corrupt
-from pruneyard.workloads.data.corruptions.filters import gaussian
+from pruneyard.workloads.data.corruptions.filters import gaussian, zoomed
 from pruneyard.workloads.data.corruptions.row_noise import RowNoise
 from pruneyard.workloads.data.sources.color_digits import ColorDigits, palette
 from pruneyard.workloads.data.sources.corrupted import Corrupted
@@ -135,6 +136,15 @@ def test_simple_ones_by_hand() -> None:
     assert torch.allclose(corrupted("brightness", 2, colour), 1.25 * colour)
     column = torch.arange(8.0).view(1, 1, 1, 8)  # 8 pixels become 5 boxes of 1.6: the first is (0 + 0.6 * 1) / 1.6
     assert float(corrupted("pixelate", 5, column).flatten()[0]) == pytest.approx(0.6 / 1.6)
+
+
+@each_case(("severity", "end"), list(zip(SEVERITIES, (1.06, 1.11, 1.16, 1.21, 1.26), strict=True)))
+def test_zoom_blur_averages_the_enlargements_of_the_published_script(severity: int, end: float) -> None:
+    """`np.arange(1, end, 0.01)`, which for 1.06 and 1.11 ends with `end` itself, by rounding."""
+    images = smooth(num=2).float()
+    factors = np.arange(1, end, 0.01).tolist()
+    expected = (images + sum(zoomed(images, factor) for factor in factors)) / (len(factors) + 1)
+    assert torch.allclose(zoom_blur(images, RowNoise(seed=0, rows=torch.arange(2)), severity), expected, atol=1e-3)
 
 
 def test_jpeg_is_close_to_that_of_pillow() -> None:

@@ -59,6 +59,19 @@ def test_hard_labels_by_hand() -> None:
     )
 
 
+def test_real_images_are_trained_on_without_the_rate_that_was_learned_with_the_set() -> None:
+    recipes: dict[int, set[bool]] = {}
+
+    def measure(synthetic: SyntheticSet, evaluation: Evaluation) -> Mapping[str, float]:
+        recipes.setdefault(id(synthetic), set()).add(evaluation.learned_rate)
+        return {"accuracy": 0.5}
+
+    own, random, whole = set_of(0.1), set_of(0.2), set_of(0.3)
+    learned = replace(EVALUATION, learned_rate=True)
+    measure_separation(measure, learned, baseline={"accuracy": 0.5}, synthetic=own, random=random, whole=whole)
+    assert recipes == {id(own): {True}, id(random): {False}, id(whole): {False}}
+
+
 def test_soft_labels_are_left_out_of_both_comparisons() -> None:
     parts = {"random": set_of(0.2), "whole": set_of(0.3)}
     soft = set_of(0.1, soft=True)
